@@ -1,0 +1,1 @@
+"""Building blocks that dataset files share; no file here is a dataset."""
