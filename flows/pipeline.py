@@ -67,6 +67,7 @@ def run_logged(command: list[str], *, workspace: Path) -> None:
     finally:
         process.stdin.close()  # tells the supervisor to end the group, should it still run
         process.wait()
+        process.stdout.close()
     if code:
         raise RuntimeError(f"{' '.join(command)} ended with {code}:\n{''.join(tail)}")
 

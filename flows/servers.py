@@ -1,6 +1,7 @@
 """The Prefect server, the MLflow server and the reports, on loopback: `python -m flows.servers` (`make ui`).
 
-Ctrl-C ends all three. Ports: PREFECT_PORT, MLFLOW_PORT and REPORTS_PORT in the environment. Data stay in `.servers/` of the workspace.
+Ctrl-C ends all three. Ports: PREFECT_PORT, MLFLOW_PORT and REPORTS_PORT in the environment.
+Data stay in `.servers/` of the workspace.
 """
 
 import os
@@ -25,6 +26,7 @@ class Server:
     name: str
     command: list[str]
     address: str
+    """The page for a person."""
     health: str
     environment: dict[str, str]
 
@@ -57,7 +59,7 @@ def servers(workspace: Path, *, prefect_port: int, mlflow_port: int, reports_por
                 *["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"],
                 *["--artifacts-destination", str(folder / "mlartifacts")],
             ],
-            address=mlflow,
+            address=f"{mlflow}/#/experiments?workflowType=machine_learning",  # else it opens on its pages for chat traces
             health=f"{mlflow}/health",
             environment={"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"},
         ),

@@ -125,7 +125,7 @@ def metric_names(classes: Sequence[str]) -> dict[str, str]:
 def _scores(found: Mapping[str, Any], cost: Mapping[str, Any]) -> dict[str, float]:
     scores = {key: _number(value) for key, value in found.items()}
     scores |= {f"cost/{key}": _number(value) for key, value in cost.items()}
-    for table in ("iou", "dice", "class_accuracy"):
+    for table in ("iou", "dice"):
         per_class = found.get(table) or {}
         safe = metric_names(list(per_class))
         scores |= {f"{table}/{safe[name]}": _number(value) for name, value in per_class.items()}
