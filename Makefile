@@ -29,11 +29,12 @@ $(VENV)/.ready: requirements.lock requirements-uv.lock pyproject.toml
 	touch $@
 
 pipeline: setup ## run what changed, from data to registered models (dvc repro), and print the leaderboard
+	@segpipe check
 	dvc repro
 	@segpipe leaderboard
 
 flow: setup ## the same as a Prefect flow, on the server of `make ui` where it runs
-	python -m segpipe.cli check
+	@segpipe check
 	python -m flows.run
 
 ui: setup ## start the Prefect, MLflow and report servers on loopback (PREFECT_PORT, MLFLOW_PORT, REPORTS_PORT)
@@ -53,7 +54,6 @@ format: setup ## let ruff mend what it can
 
 lock: setup ## resolve pyproject.toml anew into requirements.lock
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --upgrade -o requirements.lock
-	touch $(VENV)/.ready
 
 doctor: setup ## what this machine has, and what would fail
 	segpipe doctor

@@ -87,7 +87,7 @@ def run_stage(stage: str, workspace: str, pull: bool = False) -> None:
         run_logged(command, workspace=where)
 
 
-@flow(name="segpipe", task_runner=ThreadPoolTaskRunner(max_workers=16))
+@flow(name="segpipe", task_runner=ThreadPoolTaskRunner(max_workers=256))
 def pipeline(workspace: str = ".", training_slots: int | None = None, reports_url: str | None = None) -> None:
     """All stages, each as soon as what it waits for is done; independent ones in parallel.
 

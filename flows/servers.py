@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -92,7 +92,7 @@ def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as response:
             return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (OSError, HTTPException):  # a closed port, an error status, or something that speaks no HTTP
         return False
 
 
@@ -109,14 +109,17 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     """Start the three servers, print their addresses when they answer, and stay until Ctrl-C or until one of them ends."""
-    ports = {f"{name}_port": int(os.environ[f"{name.upper()}_PORT"]) for name in ("prefect", "mlflow", "reports")}
+    defaults = {"prefect": 4200, "mlflow": 5000, "reports": 8000}
+    ports = {f"{name}_port": int(os.environ.get(f"{name.upper()}_PORT", port)) for name, port in defaults.items()}
     wanted = servers(Path.cwd(), **ports)
     for server in wanted:
         if answers(server.health):
             raise SystemExit(f"{server.address} answers already: stop what runs there, or choose {server.name.upper()}_PORT=...")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    running = [(server, start(server)) for server in wanted]
+    running: list[tuple[Server, subprocess.Popen[bytes]]] = []
     try:
+        for server in wanted:
+            running.append((server, start(server)))
         deadline = time.monotonic() + START_SECONDS
         for server, process in running:
             while not answers(server.health):

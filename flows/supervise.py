@@ -2,7 +2,7 @@
 
 `python -m flows.supervise COMMAND...`: a stage is DVC, a shell, Python and loader workers; signalling DVC alone leaves a trainer
 running. The flow holds the other end of this process's standard input: however the flow dies, kill -9 included, that pipe
-closes, and the group is ended. Linux and macOS.
+closes, and the group is ended.
 """
 
 import os

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import json
 import os
 import shutil
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
@@ -68,7 +70,7 @@ def _doctor() -> None:
     table = Table("", "check", "found", "what to do", box=None)
     marks = {"ok": "[green]ok", "warning": "[yellow]note", "error": "[red]FAIL"}
     for check in checks:
-        table.add_row(marks[check.status], check.name, check.found, check.advice)
+        table.add_row(marks[check.status], *map(escape, (check.name, check.found, check.advice)))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     if any(check.status == "error" for check in checks):
         sys.exit(1)
@@ -91,12 +93,12 @@ def _leaderboard() -> None:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     receipt = results_table.read_receipt(Path("registry.json"))
-    console.print(results_table.leaderboard(rows, champion=receipt.champion))
+    console.print(results_table.leaderboard(rows, champions=receipt.champions))
     for line in receipt.lines:
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)
     console.print("\nLook further:")
     for what, where in results_table.further(rows):
-        console.print(f"  {what:22} {where}", highlight=False)
+        console.print(f"  {what:22} {where}", highlight=False, markup=False)
 
 
 def _preset(name: str | None, source: str | None) -> None:
@@ -113,13 +115,15 @@ def _preset(name: str | None, source: str | None) -> None:
     if source:
         if text.count("source: null") != 1:
             raise ValueError(f"preset {name}: has no single `source: null` line to replace; edit params.yaml by hand")
-        text = text.replace("source: null", f'source: "{source}"')
+        text = text.replace("source: null", f"source: {json.dumps(source)}")
+    new = PARAMS_FILE.with_suffix(".yaml.new")
+    new.write_text(text)
+    read_params(new)
     backup = PARAMS_FILE.with_suffix(".yaml.bak")
-    if PARAMS_FILE.exists():
+    if PARAMS_FILE.exists() and not backup.exists():  # the first one kept is the user's own, later ones are presets
         shutil.copyfile(PARAMS_FILE, backup)
-    PARAMS_FILE.write_text(text)
-    read_params()
-    print(f"params.yaml is now the preset {name}; the one before is kept as {backup}. Run `dvc repro`.")
+    new.replace(PARAMS_FILE)
+    print(f"params.yaml is now the preset {name}; your own is kept as {backup}. Run `dvc repro`.")
 
 
 def _tracking_uri() -> str:

@@ -6,15 +6,16 @@ import platform
 import shutil
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import psutil
 import torch
 
 from segpipe.params import PARAMS_FILE, ParamsError, read_params
+from segpipe.tracking.connection import redacted, trouble
 
 PACKAGES = ("dvc", "prefect", "mlflow", "torch", "torchvision", "albumentations", "numpy", "pyarrow")
 LEAST_DISK_GB = 5.0
@@ -113,7 +114,7 @@ def _sources(workspace: Path) -> list[Check]:
     rows = []
     for dataset in datasets:
         local = dataset.source and "://" not in dataset.source
-        if local and not (workspace / str(dataset.source)).exists():
+        if local and not (workspace / Path(str(dataset.source)).expanduser()).exists():
             advice = f"datasets.{dataset.name}.source: put the folder or archive there, or change the path"
             rows.append(
                 Check(name=f"source of {dataset.name}", status="error", found=f"{dataset.source} is missing", advice=advice)
@@ -125,11 +126,17 @@ def _server(name: str, url: str, advice: str) -> Check:
     try:
         with urllib.request.urlopen(url, timeout=2):
             return Check(name=name, status="ok", found=url)
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         return Check(name=name, status="warning", found=f"{url} does not answer ({error})", advice=advice)
 
 
 def _mlflow(uri: str) -> Check:
-    if uri.startswith("http"):
-        return _server("MLflow", f"{uri}/health", "trainings go on without it; the next `dvc repro` fills it")
-    return Check(name="MLflow", status="ok", found=f"{uri} (no server needed; `make ui` shows it)")
+    try:
+        reason = trouble(uri)
+    except ValueError as error:
+        return Check(name="MLflow", status="error", found=redacted(uri), advice=str(error))
+    if reason:
+        advice = "trainings go on without it; the next `dvc repro` fills it"
+        return Check(name="MLflow", status="warning", found=reason, advice=advice)
+    found = redacted(uri) if uri.startswith("http") else f"{redacted(uri)} (no server needed; `make ui` shows it)"
+    return Check(name="MLflow", status="ok", found=found)

@@ -6,10 +6,11 @@ computes alike, and in the channels-last layout, which is the faster one on CPUs
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -40,12 +41,14 @@ class Evaluation:
     class_names: list[str]
     tta: str
     tile: Tile
+    metrics: Mapping[str, ModuleType]
+    """Further metrics by name, see `results.score`."""
 
     @property
     def scores(self) -> dict[str, Any]:
         """The content of scores.json. `seconds_per_image` is the median, which the slower first image does not move."""
         return {
-            **results.score(self.counts, class_names=self.class_names),
+            **results.score(self.counts, class_names=self.class_names, metrics=self.metrics),
             "seconds_per_image": float(np.median(self.seconds)),
             "tta": self.tta,
             "tile": self.tile if isinstance(self.tile, str) else list(self.tile),
@@ -64,6 +67,7 @@ def evaluate(
     tta: str = "none",
     tile: Tile = "auto",
     device: torch.device | str = "cpu",
+    metrics: Mapping[str, ModuleType] | None = None,
     on_labels: Callable[[str, np.ndarray], None] | None = None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -75,6 +79,7 @@ def evaluate(
         class_names: the K classes, unique.
         ignore_index: true label of the pixels that do not count.
         mean, std, size, tta, tile, device: see `segpipe.inference.predict`.
+        metrics: further ones to score with, by name, modules as in `segpipe/metrics`.
         on_labels: called with (id, predicted labels uint8/uint16 (H, W)) of each image, in order.
         on_image: called with (images done, images in all) after each image.
 
@@ -104,7 +109,9 @@ def evaluate(
             on_labels(ids[index], labels)
         if on_image is not None:
             on_image(index + 1, len(split))
-    return Evaluation(counts=counts, ids=ids, groups=groups, seconds=seconds, class_names=names, tta=tta, tile=tile)
+    return Evaluation(
+        counts=counts, ids=ids, groups=groups, seconds=seconds, class_names=names, tta=tta, tile=tile, metrics=metrics or {}
+    )
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> dict[str, Any]:

@@ -8,9 +8,10 @@ confusion.png      the summed counts, drawn
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -153,11 +154,26 @@ def write_per_image(folder: Path, table: pd.DataFrame) -> None:
     table.to_parquet(folder / PER_IMAGE, index=False)
 
 
-def score(counts: np.ndarray, *, class_names: Sequence[str]) -> dict[str, Any]:
+SHOWN = (
+    "class_accuracy",
+    "dice",
+    "frequency_weighted_iou",
+    "iou",
+    "mean_dice",
+    "mean_iou",
+    "mean_pixel_accuracy",
+    "pixel_accuracy",
+    "precision",
+)
+"""The metrics that every evaluation has, some under a shorter name."""
+
+
+def score(counts: np.ndarray, *, class_names: Sequence[str], metrics: Mapping[str, ModuleType] | None = None) -> dict[str, Any]:
     """The scores of a whole test split from per-image counts int64 (N, K, K).
 
     All are on the counts summed over images, except `image_miou`, the mean over images of each image's mIoU (mIoU^I of Wang
     et al. 2023, arXiv 2310.19252). Undefined ones are None; `n_classes_averaged` says how many classes are in the means.
+    `metrics` are further ones by name, modules as in `segpipe/metrics`; those of `SHOWN` are there anyway.
     """
     total = counts.sum(axis=0)
     assert total.shape == (len(class_names), len(class_names)), f"counts {counts.shape} for {len(class_names)} classes"
@@ -181,6 +197,11 @@ def score(counts: np.ndarray, *, class_names: Sequence[str]) -> dict[str, Any]:
         "dice": by_class(dice.compute(total)),
         "class_accuracy": by_class(class_accuracy.compute(total)),
         "precision": by_class(precision.compute(total)),
+        **{
+            name: by_class(metric.compute(total)) if metric.PER_CLASS else _number(metric.compute(total))
+            for name, metric in (metrics or {}).items()
+            if name not in SHOWN
+        },
     }
 
 

@@ -1,7 +1,7 @@
 """The table that ends a run on the terminal: the leaderboard, the champion, and where to look further."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from rich.table import Table
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What `register` left behind: the champion's experiment, if there is one, and sentences for a person."""
+    """What `register` left behind: the experiments that are champions, one per dataset, and sentences for a person."""
 
-    champion: str | None = None
+    champions: frozenset[str] = frozenset()
     lines: list[str] = field(default_factory=list)
 
 
@@ -21,21 +21,18 @@ def read_receipt(path: Path) -> Receipt:
     if not path.exists():
         return Receipt(lines=["Not registered yet: `dvc repro` does it."])
     document = json.loads(path.read_text())
-    champion = document.get("champion") or {}
-    lines = []
-    if champion.get("version"):
-        name = document["model_name"]
-        lines.append(f"Champion: {champion['experiment']} ({name} version {champion['version']}): {champion['reason']}")
+    champions = {name: champion for name, champion in (document.get("champions") or {}).items() if champion.get("version")}
+    lines = [f"Champion: {c['experiment']} ({name} version {c['version']}): {c['reason']}" for name, c in champions.items()]
     if not document["complete"]:
         lines.append(f"MLflow is not complete: {document['pending']}. The next `dvc repro` completes it.")
-    return Receipt(champion=champion.get("experiment"), lines=lines)
+    return Receipt(champions=frozenset(c["experiment"] for c in champions.values()), lines=lines)
 
 
-def leaderboard(rows: Sequence[Mapping[str, str]], *, champion: str | None) -> Table:
+def leaderboard(rows: Sequence[Mapping[str, str]], *, champions: Collection[str] = ()) -> Table:
     """The rows of leaderboard.csv, best mIoU first within each dataset; percentages, seconds and millions of parameters."""
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
     table = Table(title="Leaderboard: " + ", ".join(f"test split of {name}" for name in datasets), title_justify="left")
-    for name in ("experiment", "mIoU %", "95 % interval", "MPA %", "PA %", "Dice %", "params", "train s", ""):
+    for name in ("experiment", "mIoU %", "interval %", "MPA %", "PA %", "Dice %", "params", "train s", ""):
         table.add_column(name, justify="left" if name in ("experiment", "") else "right", no_wrap=True)
     for row in sorted(rows, key=lambda row: (datasets.index(row["dataset"]), -float(row["miou"]))):
         table.add_row(
@@ -47,8 +44,8 @@ def leaderboard(rows: Sequence[Mapping[str, str]], *, champion: str | None) -> T
             _percent(row["dice"]),
             f"{float(row['parameters']) / 1e6:.2f} M",
             f"{float(row['train_seconds']):.0f}",
-            "champion" if row["experiment"] == champion else "",
-            style="bold" if row["experiment"] == champion else None,
+            "champion" if row["experiment"] in champions else "",
+            style="bold" if row["experiment"] in champions else None,
         )
     return table
 

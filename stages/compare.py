@@ -47,7 +47,7 @@ def main() -> None:
     sections = [section_of(c, scored) for c, scored in zip(comparisons, datasets.values(), strict=True)]
     (OUT / "index.html").write_text(comparison_page(sections))
     console = Console() if sys.stdout.isatty() else Console(width=120)
-    console.print(results_table.leaderboard([{k: str(v) for k, v in row.items()} for row in rows], champion=None))
+    console.print(results_table.leaderboard([{k: str(v) for k, v in row.items()} for row in rows]))
     for line in [pair.verdict for comparison in comparisons for pair in comparison.pairs] + [f"{OUT}/index.html"]:
         console.print(line, highlight=False)
 

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from segpipe import components
+from segpipe.audit import AuditError
 from segpipe.convert import convert
 from segpipe.params import read_params
 
@@ -15,7 +16,10 @@ def main() -> None:
     takes = components.options("datasets", row.format, "scan", fixed=("raw",))
     raw, out = Path("data/raw") / key, Path("data/converted") / key
     scan = module.scan(raw, **{name: value for name, value in row.options.items() if name in takes})
-    info, audit = convert(raw, out, name=key, scan=scan, load=module.load, stand_ins=row.stand_in, progress=report)
+    try:
+        info, audit = convert(raw, out, name=key, scan=scan, load=module.load, stand_ins=row.stand_in, progress=report)
+    except AuditError as error:
+        raise SystemExit(f"\n{error}\n") from None  # the findings, not a traceback
     for finding in audit.findings:
         print(finding)
     train = info.pixels["train"]

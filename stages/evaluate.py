@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from segpipe import results
+from segpipe import components, results
 from segpipe.evaluation import evaluate, write_evaluation
 from segpipe.model_io import load_model
 from segpipe.params import read_params
@@ -41,6 +41,7 @@ def main() -> None:
             tta=params.evaluate.tta,
             tile=params.evaluate.tile,
             device="cuda" if torch.cuda.is_available() else "cpu",
+            metrics={metric: components.load("metrics", metric) for metric in components.names("metrics")},
             on_labels=writer.write,
             on_image=report,
         )

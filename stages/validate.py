@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
-from segpipe.params import read_params
+from segpipe.params import ParamsError, read_params
 
 
 def main() -> None:
-    params = read_params()
+    try:
+        params = read_params()
+    except ParamsError as error:
+        raise SystemExit(f"\n{error}\n") from None  # the sentence, not a traceback
     out = Path(".cache/valid.txt")
     out.parent.mkdir(exist_ok=True)
     # Constant on purpose: whatever in params.yaml changes, only the stages whose own keys changed run again.

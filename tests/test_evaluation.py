@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -170,6 +171,19 @@ def test_files_say_what_the_evaluation_says(tmp_path: Path) -> None:
     np.testing.assert_array_equal(masks["image 3"], predictions[3])
     with Image.open(out / "confusion.png") as drawn:
         assert drawn.width > 300 and drawn.height > 300
+
+
+def test_a_metric_of_ones_own_is_scored_by_its_name() -> None:
+    """What stages/evaluate.py hands on: every file of segpipe/metrics, the known ones among them."""
+    metrics = {name: components.load("metrics", name) for name in components.names("metrics")}
+    share, errors = ModuleType("share"), ModuleType("errors")
+    share.PER_CLASS, share.compute = True, lambda counts: counts.sum(axis=-1) / counts.sum(axis=(-1, -2))[..., None]
+    errors.PER_CLASS, errors.compute = False, lambda counts: counts.sum(axis=(-1, -2)) - np.trace(counts, axis1=-2, axis2=-1)
+    counts = np.array([[[3, 1], [0, 4]], [[2, 0], [2, 0]]])
+    plain = results.score(counts, class_names=["a", "b"], metrics=metrics)
+    assert plain == results.score(counts, class_names=["a", "b"])
+    scores = results.score(counts, class_names=["a", "b"], metrics={**metrics, "share": share, "errors": errors})
+    assert scores == {**plain, "share": {"a": 0.5, "b": 0.5}, "errors": 3.0}
 
 
 def test_undefined_scores_are_null(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def _context(section: Section, *, side: int) -> dict[str, Any]:
     names = [model.name for model in comparison.models]
     looks = colour_of(names)
     shares = np.array([c.share for c in section.classes])
-    scores = [model.scores[HEADLINE] for model in comparison.models]
+    scores = [score for m in comparison.models for score in (m.scores[HEADLINE], *(r.scores[HEADLINE] for r in m.members))]
     return {
         "dataset": comparison.dataset,
         "comparison": comparison,

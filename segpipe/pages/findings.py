@@ -64,7 +64,9 @@ def _best(comparison: Comparison) -> Finding:
     beaten = [pair.b for pair in against if pair.better]
     tied = [pair.b for pair in against if not pair.better]
     if not tied:
-        claim = f"{best.name} is the best model, and its lead is real."
+        settled = all(pair.p_seeds is not None and pair.p_seeds <= comparison.alpha for pair in against)
+        noise = "" if settled else " on these test images; other seeds may change it"
+        claim = f"{best.name} is the best model, and its lead is real{noise}."
     elif beaten:
         claim = f"{best.name} scores highest, but {_and(tied)} may be as good."
         stands += f"; it is better than {_and(beaten)}"

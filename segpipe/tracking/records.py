@@ -125,8 +125,10 @@ def metric_names(classes: Sequence[str]) -> dict[str, str]:
 def _scores(found: Mapping[str, Any], cost: Mapping[str, Any]) -> dict[str, float]:
     scores = {key: _number(value) for key, value in found.items()}
     scores |= {f"cost/{key}": _number(value) for key, value in cost.items()}
-    for table in ("iou", "dice"):
-        per_class = found.get(table) or {}
+    # (TP + TN) / all is near 1 for every rare class, and precision is seldom asked for: MLflow's pages stay readable without.
+    tables = [key for key, value in found.items() if isinstance(value, Mapping) and key not in ("class_accuracy", "precision")]
+    for table in tables:
+        per_class = found[table]
         safe = metric_names(list(per_class))
         scores |= {f"{table}/{safe[name]}": _number(value) for name, value in per_class.items()}
     return {key: value for key, value in scores.items() if value is not None}

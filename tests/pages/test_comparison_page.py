@@ -188,7 +188,8 @@ def test_findings_name_the_cheaper_equal() -> None:
     text = findings(small_comparison(models, wall_seconds=seconds), ["road", "pole"], shares)[2]
     assert text.claim == f"{other} costs 25 % of {best}'s training time." and "not shown to be worse" in text.text
     real = small_comparison({"good": models["good"], "poor": models["poor"]})
-    assert findings(real, ["road", "pole"], shares)[0].claim == "good is the best model, and its lead is real."
+    claim = findings(real, ["road", "pole"], shares)[0].claim
+    assert claim == "good is the best model, and its lead is real on these test images; other seeds may change it."
 
 
 def test_cautions() -> None:
