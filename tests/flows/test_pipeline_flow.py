@@ -127,3 +127,22 @@ def test_ending_the_flow_ends_the_stage_with_all_its_processes(prefect_server: N
             break
         time.sleep(0.1)
     assert not Path(f"/proc/{stage}").exists(), "the stage outlived its flow"
+
+
+def test_the_deployments_are_made_and_run_where_the_worker_is(prefect_server: None, tmp_path: Path) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value()), "PREFECT_HOME": str(tmp_path)}
+    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    for command in (
+        ["work-pool", "create", "segpipe", "--type", "process"],
+        ["work-pool", "create", "gpu", "--type", "process"],
+        ["deploy", "--all"],
+    ):
+        done = subprocess.run([*prefect, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    with get_client(sync_client=True) as client:
+        made = {name: client.read_deployment_by_name(name) for name in ("segpipe/nightly", "train-one/gpu")}
+    assert all("SEGPIPE_WORKSPACE" in str(deployment.pull_steps) for deployment in made.values())
+    assert not any(schedule.active for schedule in made["segpipe/nightly"].schedules)
