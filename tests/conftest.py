@@ -42,6 +42,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
+@pytest.fixture(autouse=True)
+def clean_environment() -> Iterator[None]:
+    """MLflow writes its address into the environment, where the next test's pipeline would find it."""
+    before = {name: value for name, value in os.environ.items() if name.startswith(("MLFLOW_", "_MLFLOW_"))}
+    yield
+    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "_MLFLOW_"))]:
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """The folder of real datasets in their original layouts; tests that need it are skipped where it is not."""
