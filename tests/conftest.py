@@ -44,12 +44,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def clean_environment() -> Iterator[None]:
-    """MLflow writes its address into the environment, where the next test's pipeline would find it."""
-    before = {name: value for name, value in os.environ.items() if name.startswith(("MLFLOW_", "_MLFLOW_"))}
+    """MLflow writes its address into the environment, where the next test's pipeline would find it: each test starts without."""
+    _restore_mlflow()
     yield
+    _restore_mlflow()
+
+
+def _restore_mlflow() -> None:
     for name in [name for name in os.environ if name.startswith(("MLFLOW_", "_MLFLOW_"))]:
         del os.environ[name]
-    os.environ.update(before)
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +110,7 @@ def run(workspace: Path, *command: str, check: bool = True) -> subprocess.Comple
 @pytest.fixture(scope="session")
 def tiny_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace in which `dvc repro` has run the whole tiny pipeline once. Tests must not change it."""
+    _restore_mlflow()  # this fixture is made before the first test that uses it is cleaned
     workspace = make_workspace(tmp_path_factory.mktemp("tiny") / "workspace", tiny_params())
     run(workspace, "dvc", "repro")
     return workspace
