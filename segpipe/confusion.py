@@ -4,9 +4,6 @@ The counting itself is OpenCV's two-dimensional histogram. A numba kernel with i
 masks, and costs every process more than a second of import and set-up, in which OpenCV counts ten thousand small ones.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-
 import cv2
 import numpy as np
 
@@ -14,9 +11,6 @@ PIECE = 2**24
 """Pixels counted in one call: OpenCV returns float32 bins, which are exact up to here."""
 INTERLEAVE_FROM = 2**16
 """Pixels from which interleaving pays for its two copies."""
-PARALLEL_FROM = 2**20
-"""Pixels from which a second thread pays for its start."""
-THREADS = max(1, min(4, os.cpu_count() or 1))
 
 
 def count(target: np.ndarray, prediction: np.ndarray, *, num_classes: int, ignore_index: int) -> np.ndarray:
@@ -45,13 +39,8 @@ def count(target: np.ndarray, prediction: np.ndarray, *, num_classes: int, ignor
     truth = np.ascontiguousarray(target, dtype).ravel()
     predicted = np.ascontiguousarray(prediction, dtype).ravel()
     counts = np.zeros((num_classes, num_classes), np.int64)
-    pieces = _pieces(truth.size)
-    if len(pieces) == 1:
-        counts += _histogram(truth, predicted, num_classes)
-    elif pieces:
-        with ThreadPoolExecutor(THREADS) as pool:  # OpenCV counts outside Python's lock
-            for part in pool.map(lambda piece: _histogram(truth[piece], predicted[piece], num_classes), pieces):
-                counts += part
+    for start in range(0, truth.size, PIECE):
+        counts += _histogram(truth[start : start + PIECE], predicted[start : start + PIECE], num_classes)
     ignored = 0
     if 0 <= ignore_index <= np.iinfo(dtype).max:
         ignored = int(np.count_nonzero(truth == ignore_index))
@@ -70,13 +59,6 @@ def count_batch(targets: np.ndarray, predictions: np.ndarray, *, num_classes: in
     for index, (target, prediction) in enumerate(zip(targets, predictions, strict=True)):
         counts[index] = count(target, prediction, num_classes=num_classes, ignore_index=ignore_index)
     return counts
-
-
-def _pieces(size: int) -> list[slice]:
-    """0..size in pieces of at most `PIECE`, at least one per thread where that pays."""
-    parts = max(THREADS if size >= PARALLEL_FROM else 1, -(-size // PIECE))
-    bounds = [size * part // parts for part in range(parts + 1)]
-    return [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
 
 
 def _histogram(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
