@@ -154,18 +154,15 @@ def write_per_image(folder: Path, table: pd.DataFrame) -> None:
     table.to_parquet(folder / PER_IMAGE, index=False)
 
 
-SHOWN = (
-    "class_accuracy",
-    "dice",
-    "frequency_weighted_iou",
-    "iou",
-    "mean_dice",
-    "mean_iou",
-    "mean_pixel_accuracy",
-    "pixel_accuracy",
-    "precision",
-)
-"""The metrics that every evaluation has, some under a shorter name."""
+SCALARS = {
+    "miou": mean_iou,
+    "mpa": mean_pixel_accuracy,
+    "pa": pixel_accuracy,
+    "mdice": mean_dice,
+    "fwiou": frequency_weighted_iou,
+}
+TABLES = {"iou": iou, "dice": dice, "class_accuracy": class_accuracy, "precision": precision}
+"""With `SCALARS` the metrics that every evaluation has, by their key in scores.json."""
 
 
 def score(counts: np.ndarray, *, class_names: Sequence[str], metrics: Mapping[str, ModuleType] | None = None) -> dict[str, Any]:
@@ -173,11 +170,11 @@ def score(counts: np.ndarray, *, class_names: Sequence[str], metrics: Mapping[st
 
     All are on the counts summed over images, except `image_miou`, the mean over images of each image's mIoU (mIoU^I of Wang
     et al. 2023, arXiv 2310.19252). Undefined ones are None; `n_classes_averaged` says how many classes are in the means.
-    `metrics` are further ones by name, modules as in `segpipe/metrics`; those of `SHOWN` are there anyway.
+    `metrics` are further ones by name, modules as in `segpipe/metrics`; those of `SCALARS` and `TABLES` are there anyway.
     """
     total = counts.sum(axis=0)
     assert total.shape == (len(class_names), len(class_names)), f"counts {counts.shape} for {len(class_names)} classes"
-    ious = iou.compute(total)
+    known = {metric.__name__.rpartition(".")[2] for metric in (*SCALARS.values(), *TABLES.values())}
     per_image = mean_iou.compute(counts)
     defined = per_image[~np.isnan(per_image)]
 
@@ -185,22 +182,15 @@ def score(counts: np.ndarray, *, class_names: Sequence[str], metrics: Mapping[st
         return {name: _number(value) for name, value in zip(class_names, values, strict=True)}
 
     return {
-        "miou": _number(mean_iou.compute(total)),
-        "mpa": _number(mean_pixel_accuracy.compute(total)),
-        "pa": _number(pixel_accuracy.compute(total)),
-        "mdice": _number(mean_dice.compute(total)),
-        "fwiou": _number(frequency_weighted_iou.compute(total)),
+        **{key: _number(metric.compute(total)) for key, metric in SCALARS.items()},
         "image_miou": float(defined.mean()) if defined.size else None,
         "n_images": len(counts),
-        "n_classes_averaged": int(np.isfinite(ious).sum()),
-        "iou": by_class(ious),
-        "dice": by_class(dice.compute(total)),
-        "class_accuracy": by_class(class_accuracy.compute(total)),
-        "precision": by_class(precision.compute(total)),
+        "n_classes_averaged": int(np.isfinite(iou.compute(total)).sum()),
+        **{key: by_class(metric.compute(total)) for key, metric in TABLES.items()},
         **{
             name: by_class(metric.compute(total)) if metric.PER_CLASS else _number(metric.compute(total))
             for name, metric in (metrics or {}).items()
-            if name not in SHOWN
+            if name not in known
         },
     }
 
