@@ -12,7 +12,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help setup pipeline flow ui test check format lock doctor benchmarks
+.PHONY: help setup pipeline flow ui test check format lock doctor benchmarks zoo
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -59,4 +59,8 @@ doctor: setup ## what this machine has, and what would fail
 	segpipe doctor
 
 benchmarks: setup ## each benchmark runs both sides and prints a ratio
-	for file in benchmarks/*.py; do python -m benchmarks.$$(basename $$file .py) || exit 1; done
+	for file in $(filter-out benchmarks/zoo%.py,$(wildcard benchmarks/*.py)); do python -m benchmarks.$$(basename $$file .py) || exit 1; done
+
+zoo: setup ## train every network for minutes on CamVid, one table (SOURCE=/path/to/CamVid, else a download; MINUTES ONLY JOBS THREADS WRITE)
+	python -m benchmarks.zoo $(if $(SOURCE),--source "$(SOURCE)") $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(JOBS),--jobs $(JOBS)) $(if $(THREADS),--threads $(THREADS)) $(if $(WRITE),--write $(WRITE))

@@ -55,6 +55,16 @@ def options(kind: str, name: str, function: str, *, fixed: Iterable[str] = ()) -
     return []
 
 
+def is_empty(kind: str, name: str, constant: str) -> bool:
+    """Whether a plug-in's file sets `constant` to an empty tuple. Read from the file's text, like `options`."""
+    for node in ast.parse((ROOT / kind / f"{name}.py").read_text()).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id == constant for target in targets):
+                return isinstance(node.value, ast.Tuple) and not node.value.elts
+    return False
+
+
 def check_options(options: Mapping[str, Any], allowed: Iterable[str], *, where: str) -> None:
     """Raise ValueError for the first key of `options` that is not `allowed`; the message names `where` and the choices."""
     allowed = list(allowed)

@@ -1,48 +1,39 @@
-"""Get the source of a dataset: from a local archive or folder, over file:// or http(s)://, or drawn by the dataset's own code.
+"""Get the source of a dataset: an archive or folder on this machine, an address (file, http, https, s3, ...), or its own drawing.
 
-A transfer resumes where it was cut, in this run or the next; a file is used only when its size and checksum are right; archives
-are unpacked without ever writing outside their folder; and the result appears whole or not at all.
+`data/raw/<dataset>` holds few files whatever the dataset: archives as they were published, or one tar of a folder;
+`archives.opened` opens them. Many small files there would cost DVC seconds in every run. The folder appears whole or not at all.
 """
 
-import hashlib
 import json
-import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import requests
-
-from segpipe.archives import MAX_UNPACKED, explain_content, unpack
+from segpipe import buckets
+from segpipe.archive_entries import is_archive_name, is_junk
+from segpipe.archives import MAX_UNPACKED, PROVENANCE, check_room, is_about, is_packed, link_or_copy, pack
+from segpipe.download_cache import DownloadCache, describe
+from segpipe.folders import put
 from segpipe.layout import Source
+from segpipe.streams import TIMEOUT, Cut, Refused, filename, public, scheme
+from segpipe.transfer import Patience, Progress, Tell
 
-Progress = Callable[[str, int, int | None], None]
-CHUNK = 2**16
-"""Bytes; what a cut transfer loses at most."""
-TIMEOUT = (15, 60)
-"""Seconds to connect, and between two pieces of data."""
-RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504)
-PROVENANCE = "provenance.json"
-
-
-class Cut(Exception):
-    """A transfer ended early or the server asked to come back later; trying again may help. `wait` is what the server asked."""
-
-    def __init__(self, reason: str, *, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
+FILES = "files.tar"
 
 
 def generate(out: Path, draw: Callable[..., None], *, name: str, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Call `draw(folder, seed=, **options)` and put what it wrote at `out`, with its provenance, which is returned."""
+    """Call `draw(folder, seed=, **options)` and put what it wrote at `out` as files.tar, with its provenance, which is returned."""
     provenance = {"generated": name, "seed": seed, "options": dict(options)}
     with _replacing(out) as folder:
-        draw(folder, seed=seed, **options)
+        drawn = folder / "drawn"
+        drawn.mkdir()
+        draw(drawn, seed=seed, **options)
+        pack(drawn, folder / FILES)
+        shutil.rmtree(drawn)
         _write_provenance(folder, provenance)
     return provenance
 
@@ -55,178 +46,114 @@ def download(
     source: str | None = None,
     cache: Path,
     progress: Progress | None = None,
+    tell: Tell | None = None,
     attempts: int = 5,
     backoff: float = 1.0,
+    timeout: tuple[float, float] = TIMEOUT,
     max_unpacked: int = MAX_UNPACKED,
 ) -> dict[str, Any]:
-    """Fill the folder `out` with the unpacked files of a dataset and provenance.json, which is returned.
+    """Fill the folder `out` with the files of a dataset, packed, and provenance.json, which is returned.
 
-    `source` is a local archive or folder, or a file:// or http(s):// address; None fetches the dataset's own `sources`. A local
-    folder is copied; archives in it that are named like one of the `sources` are checked and unpacked. Unfinished transfers wait
-    in `cache`. `attempts` is how often one address is tried without gaining a byte, `backoff` the first pause in seconds,
-    doubled each time. `progress(file, done bytes, total bytes or None)` is called about every tenth of a transfer.
+    `source` is an archive, a file or a folder on this machine, or an address: file, http, https, s3, and what else fsspec has a
+    driver for; None fetches the dataset's own `sources`. A folder is packed into files.tar, but files in it that are named like the
+    `sources`, and archives in a folder of nothing else, are taken as they are. What comes from another machine stays in `cache`,
+    which datasets may share, so that a later run continues or uses it. `progress` and `tell`, and the patience (`attempts`,
+    `backoff`, `timeout`) are those of `segpipe.transfer`; an archive may have `max_unpacked` bytes in it.
 
     Raises:
-        ValueError: nothing to fetch, a manual source is missing, all addresses failed, a wrong size or checksum, no usable archive.
+        ValueError: nothing to fetch, a manual source is missing, all addresses failed, a wrong size or checksum, an archive that
+            is damaged or unsafe, an empty folder, or too small a disk.
     """
-    records = []
+    patience = Patience(attempts=attempts, backoff=backoff, timeout=timeout)
+    fetcher = DownloadCache(folder=cache, name=name, patience=patience, progress=progress, tell=tell, max_unpacked=max_unpacked)
     with _replacing(out) as folder:
-        local = _local_path(source)
-        if local is not None and not local.exists():
-            raise ValueError(f"datasets.{name}.source: {source}: no such file or folder")
-        if local is not None and local.is_dir():
-            found = [s for s in sources if (local / s.filename).is_file()]
-            for known in found:
-                records.append({"from": str(source), **_check(local / known.filename, known)})
-                unpack(local / known.filename, folder, max_unpacked=max_unpacked)
-            if not found:
-                _copy_folder(local, folder)
-                records.append({"from": str(source)})
-        elif local is not None:
-            match = next((s for s in sources if s.filename == local.name), None)
-            records.append({"from": str(source), **_check(local, match or Source(filename=local.name, urls=(), licence=""))})
-            unpack(local, folder, max_unpacked=max_unpacked)
+        if source is not None and (local := _local_path(source, name)):
+            records = _taken(local, folder, sources, shown=source, max_unpacked=max_unpacked)
         else:
-            cache.mkdir(parents=True, exist_ok=True)
-            for wanted in _wanted(name, sources, source):
-                path, url = fetch(wanted, cache, name=name, progress=progress, attempts=attempts, backoff=backoff)
-                records.append({"from": url, **_check(path, wanted)})
-                unpack(path, folder, max_unpacked=max_unpacked)
-        provenance = {"sources": records, "licence": sorted({s.licence for s in sources if s.licence})}
+            records = []
+            for path, record in _fetched(fetcher, sources, source):
+                link_or_copy(path, folder / path.name)
+                records.append(record)
+        terms = {key: sorted({getattr(s, key) for s in sources} - {""}) for key in ("licence", "allows")}
+        provenance = {"sources": records, **terms}
         _write_provenance(folder, provenance)
-    shutil.rmtree(cache, ignore_errors=True)
     return provenance
 
 
-def fetch(
-    source: Source,
-    cache: Path,
-    *,
-    name: str,
-    progress: Progress | None = None,
-    attempts: int = 5,
-    backoff: float = 1.0,
-) -> tuple[Path, str]:
-    """The file of `source` in `cache`, complete and checked, and the address it came from; addresses are tried in order.
-
-    Raises:
-        ValueError: it must be fetched by hand, or no address gave the right file; the message has every address and reason.
-    """
-    path = cache / source.filename
-    if not source.urls:
-        raise ValueError(
-            f"{name}: {source.filename} cannot be fetched by a program. {source.manual or 'It has no address.'}"
-            f" Then set datasets.{name}.source in params.yaml to the file, or to the folder that holds it."
-        )
-    reasons = []
-    for url in source.urls:
-        try:
-            _fetch_url(url, path, progress=progress, attempts=attempts, backoff=backoff)
-            _check(path, source)
-            return path, url
-        except (Cut, requests.RequestException, ValueError) as error:
-            reasons.append(f"{url}: {error}")
-            if path.exists():  # complete, but not the right file
-                path.unlink()
-    raise ValueError(f"{name}: {source.filename} could not be fetched.\n  " + "\n  ".join(reasons))
-
-
-def _fetch_url(url: str, path: Path, *, progress: Progress | None, attempts: int, backoff: float) -> None:
-    if path.exists():
-        return
-    part, note = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.json")
-    failed = 0
-    while True:
-        before = part.stat().st_size if part.exists() else 0
-        try:
-            _transfer(url, part, note, progress=progress)
-            os.replace(part, path)
-            note.unlink(missing_ok=True)
-            return
-        except (Cut, requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            gained = part.exists() and part.stat().st_size > before
-            failed = 1 if gained else failed + 1
-            if failed >= attempts:
-                raise
-            wait = error.wait if isinstance(error, Cut) else 0.0
-            time.sleep(max(min(wait, 120.0), backoff * 2 ** (failed - 1)))
-
-
-def _transfer(url: str, part: Path, note: Path, *, progress: Progress | None) -> None:
-    """One request: appends to `part` if the server continues the same file, else starts it again."""
-    known = json.loads(note.read_text()) if note.exists() and part.exists() else {}
-    # Without a validator the server could have another file by now, so only a part with one is continued.
-    start = part.stat().st_size if known.get("url") == url and known.get("validator") else 0
-    headers = {"Accept-Encoding": "identity"}
-    if start:
-        headers |= {"Range": f"bytes={start}-", "If-Range": known["validator"]}
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        if response.status_code == 416:
-            part.unlink()
-            raise Cut("the server no longer has the part that is missing")
-        if response.status_code in RETRY_STATUS:
-            asked = response.headers.get("Retry-After", "")
-            raise Cut(f"the server answered {response.status_code}", wait=float(asked) if asked.isdigit() else 0.0)
-        response.raise_for_status()
-        continues = response.status_code == 206
-        if continues and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            part.unlink()
-            raise Cut("the server sent another part than the one asked for")
-        done = start if continues else 0
-        length = response.headers.get("Content-Length", "")
-        total = done + int(length) if length.isdigit() else None
-        etag = response.headers.get("ETag", "")
-        validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
-        note.write_text(json.dumps({"url": url, "validator": validator}))
-        told = done
-        with open(part, "ab" if continues else "wb") as file:
-            for block in response.iter_content(CHUNK):
-                file.write(block)
-                done += len(block)
-                if progress is not None and (done == total or done - told >= max(2**20, (total or 0) // 10)):
-                    progress(part.name.removesuffix(".part"), done, total)
-                    told = done
-    if total is not None and done != total:
-        raise Cut(f"the connection ended after {done} of {total} bytes")
-
-
-def _check(path: Path, source: Source) -> dict[str, Any]:
-    """What the file is: name, size, sha256. Raises ValueError where the source knows better."""
-    size = path.stat().st_size
-    if source.size is not None and size != source.size:
-        raise ValueError(f"{path}: {size} bytes, should be {source.size}{explain_content(path)}")
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if source.sha256 is not None and digest != source.sha256:
-        raise ValueError(f"{path}: sha256 {digest}, should be {source.sha256}{explain_content(path)}")
-    return {"filename": path.name, "size": size, "sha256": digest, "checked": source.sha256 is not None}
-
-
-def _local_path(source: str | None) -> Path | None:
-    parts = urlsplit(source or "")
-    if source is None or parts.scheme in ("http", "https"):
-        return None
-    return Path(unquote(parts.path)) if parts.scheme == "file" else Path(source).expanduser()
-
-
-def _wanted(name: str, sources: Sequence[Source], source: str | None) -> list[Source]:
-    """What to fetch: the given address, with the size and checksum of the source of that file name, or all sources."""
+def _fetched(fetcher: DownloadCache, sources: Sequence[Source], source: str | None) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """What comes from other machines: each file's place in the cache, and its record."""
+    setting = f"datasets.{fetcher.name}.source"
     if source is None:
         if not sources:
-            raise ValueError(f"datasets.{name}.source: missing, and the dataset file lists nothing to fetch")
-        return list(sources)
-    filename = PurePosixPath(unquote(urlsplit(source).path)).name or "download"
-    known = next((s for s in sources if s.filename == filename), Source(filename=filename, urls=(), licence=""))
-    return [replace(known, urls=(source,))]
+            raise ValueError(f"{setting}: missing, and the dataset file lists nothing to fetch")
+        for one in sorted(sources, key=lambda s: bool(s.urls)):  # what needs a person is said first, not after hours of transfer
+            yield fetcher.fetch(one)
+    elif (files := _listing(fetcher, source)) is None:
+        known = _known(filename(source), sources)
+        yield fetcher.fetch(replace(known, urls=(source,)), fixed=known.sha256 is not None)
+    elif not files:
+        raise ValueError(f"{setting}: {public(source)}: no files there")
+    else:
+        names = [s.filename for s in sources if s.filename in files]
+        if not names and all("/" not in path and (is_archive_name(path) or is_about(path)) for path in files):
+            names = list(files)
+        for known in (_known(path, sources) for path in names):
+            yield fetcher.fetch(replace(known, urls=(f"{source.rstrip('/')}/{known.filename}",)), fixed=known.sha256 is not None)
+        if not names:
+            yield fetcher.fetch_folder(source, files)
 
 
-def _copy_folder(source: Path, folder: Path) -> None:
-    """Copy the contents of all files, those behind links too; not the modes, as a read-only copy could not be replaced."""
-    for here, _, names in os.walk(source, followlinks=True):
-        copy = folder / Path(here).relative_to(source)
-        copy.mkdir(exist_ok=True)
-        for name in names:
-            shutil.copyfile(Path(here) / name, copy / name)
+def _listing(fetcher: DownloadCache, source: str) -> dict[str, tuple[int, str]] | None:
+    """The files below an address, or None where it is a file itself; web servers have no folders."""
+    if scheme(source) in ("http", "https"):
+        return None
+    try:
+        files = buckets.listing(source, timeout=fetcher.patience.timeout)
+    except (Cut, Refused) as error:
+        raise ValueError(f"datasets.{fetcher.name}.source: {public(source)}: {error}") from None
+    if files is None:
+        return None
+    return {path: row for path, row in files.items() if path != PROVENANCE and not any(map(is_junk, path.split("/")))}
+
+
+def _taken(local: Path, folder: Path, sources: Sequence[Source], *, shown: str, max_unpacked: int) -> list[dict[str, Any]]:
+    """The records of what is on this machine, copied or packed into `folder`; not linked, as it is the user's to change."""
+    paths, rest = [local], False
+    if local.is_dir():
+        paths = [local / s.filename for s in sources if (local / s.filename).is_file()]
+        if not paths and is_packed(local):
+            paths = sorted(path for path in local.iterdir() if path.name != PROVENANCE and not is_junk(path.name))
+        named = {path.name for path in paths} | {PROVENANCE}
+        rest = not paths or any(p.name not in named and not is_junk(p.name) and not is_about(p.name) for p in local.iterdir())
+    records = []
+    for path in paths:
+        records.append({"from": shown, **describe(path, _known(path.name, sources), max_unpacked=max_unpacked)})
+        check_room(path.stat().st_size, folder, f"{path}: copying it")
+        shutil.copyfile(path, folder / path.name)
+    if rest:
+        pack(local, folder / FILES, skip=[path.name for path in paths])
+        records.append({"from": shown, **describe(folder / FILES, _known(FILES, ()), max_unpacked=max_unpacked)})
+    return records
+
+
+def _known(name: str, sources: Sequence[Source]) -> Source:
+    """The source of that file name, which tells its size and checksum; one that tells nothing if there is none."""
+    if name == PROVENANCE:
+        raise ValueError(f"{name}: a source cannot have this name. Rename it.")
+    return next((s for s in sources if s.filename == name), Source(filename=name, urls=(), licence=""))
+
+
+def _local_path(source: str, name: str) -> Path | None:
+    """The path that `source` names on this machine, if it does."""
+    if scheme(source) not in ("", "file"):
+        return None
+    parts = urlsplit(source)
+    if scheme(source) and parts.netloc not in ("", "localhost"):
+        raise ValueError(f"datasets.{name}.source: {source}: a file address has three slashes, as in file:///data/images.zip")
+    path = Path(unquote(parts.path)) if scheme(source) else Path(source).expanduser()
+    if not path.exists():
+        raise ValueError(f"datasets.{name}.source: {source}: no such file or folder")
+    return path
 
 
 def _write_provenance(folder: Path, provenance: dict[str, Any]) -> None:
@@ -241,7 +168,6 @@ def _replacing(out: Path) -> Iterator[Path]:
     folder.mkdir(parents=True)
     try:
         yield folder
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(folder, out)
+        put(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

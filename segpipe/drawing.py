@@ -8,6 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segpipe.shards import ClassInfo
 
+MANY = 40
+"""With more classes than this a contact sheet's legend names only those on the sheet."""
 PAPER, INK = (252, 252, 251), (27, 31, 36)
 
 
@@ -95,8 +97,9 @@ def contact_sheet(
     gap, caption = 14, 24
     columns = max(1, min(columns, len(cells)))
     width = max(columns * (2 * tile_width + 4 + gap) + gap, 420)
-    ignored = any((mask == ignore_index).any() for _, _, mask in rows)
-    key = legend(classes, width=width - 2 * gap + 20, ignored=ignored)
+    shown = np.unique(np.concatenate([np.unique(mask) for _, _, mask in rows])) if rows else np.empty(0, np.int64)
+    some = [classes[int(i)] for i in shown if i < len(classes)] if len(classes) > MANY else classes
+    key = legend(some, width=width - 2 * gap + 20, ignored=ignore_index in shown)
     lines = [cells[i : i + columns] for i in range(0, len(cells), columns)]
     top = 44 + key.shape[0]
     height = top + sum(max(c[1].shape[0] for c in line) + caption + 8 for line in lines) + 6

@@ -2,13 +2,16 @@
 
 Networks run in float32 whatever they were trained in, so that the same weights give the same scores on every device that
 computes alike, and in the channels-last layout, which is the faster one on CPUs and no slower on GPUs.
+
+With a CRF each image is scored twice, on the labels of the network alone and on those of the CRF. The CRF sees the image at its
+own resolution and needs the logits of all of it at once, so images too large for that are refused before the first is predicted.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +23,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from segpipe import confusion, results
-from segpipe.inference import Tile, predict_labels
+from segpipe.crf_parameters import CrfParameters
+from segpipe.inference import Tile, predict, predict_labels
 from segpipe.shards import Split
 
 AHEAD = 4
@@ -37,22 +41,34 @@ class Evaluation:
     ids: list[str]
     groups: list[str]
     seconds: np.ndarray
-    """Seconds from the decoded image to its labels, per image."""
+    """Seconds from the decoded image to its labels, per image; those of the CRF are in it."""
     class_names: list[str]
     tta: str
     tile: Tile
     metrics: Mapping[str, ModuleType]
     """Further metrics by name, see `results.score`."""
+    crf: CrfParameters | None = None
+    """What made the labels that `counts` is about out of the network's answers, if anything did."""
+    counts_without_crf: np.ndarray | None = None
+    """The same counts for the network's answers; None where there is no CRF."""
 
     @property
     def scores(self) -> dict[str, Any]:
-        """The content of scores.json. `seconds_per_image` is the median, which the slower first image does not move."""
-        return {
+        """The content of scores.json. `seconds_per_image` is the median, which the slower first image does not move.
+
+        With a CRF all scores are those of its labels, and `crf`, `miou_without_crf` and `crf_gain` say what it made of them.
+        """
+        scores = {
             **results.score(self.counts, class_names=self.class_names, metrics=self.metrics),
             "seconds_per_image": float(np.median(self.seconds)),
             "tta": self.tta,
             "tile": self.tile if isinstance(self.tile, str) else list(self.tile),
         }
+        if self.counts_without_crf is None:
+            return scores
+        before, after = results.score(self.counts_without_crf, class_names=self.class_names)["miou"], scores["miou"]
+        gain = None if before is None or after is None else after - before
+        return {**scores, "crf": str(self.crf), "miou_without_crf": before, "crf_gain": gain}
 
 
 def evaluate(
@@ -66,6 +82,7 @@ def evaluate(
     size: Sequence[int] | None = None,
     tta: str = "none",
     tile: Tile = "auto",
+    crf: CrfParameters | None = None,
     device: torch.device | str = "cpu",
     metrics: Mapping[str, ModuleType] | None = None,
     on_labels: Callable[[str, np.ndarray], None] | None = None,
@@ -79,12 +96,14 @@ def evaluate(
         class_names: the K classes, unique.
         ignore_index: true label of the pixels that do not count.
         mean, std, size, tta, tile, device: see `segpipe.inference.predict`.
+        crf: refines the network's answers; both are then counted.
         metrics: further ones to score with, by name, modules as in `segpipe/metrics`.
         on_labels: called with (id, predicted labels uint8/uint16 (H, W)) of each image, in order.
         on_image: called with (images done, images in all) after each image.
 
     Raises:
-        ValueError: the split is empty, or a mask holds a label that is no class (the message names the image).
+        ValueError: the split is empty, an image is too large for the CRF, or a mask holds a label that is no class (the message
+            names the image).
     """
     if not len(split):
         raise ValueError(
@@ -95,22 +114,35 @@ def evaluate(
     assert len(set(names)) == len(names), f"class names are not unique: {names}"
     model.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # torch's own signature
     ids, groups = split.ids, split.column("group")
-    counts = np.zeros((len(split), len(names), len(names)), np.int64)
+    if crf is not None:
+        _check_sizes(split, len(names))
+    counts = [np.zeros((len(split), len(names), len(names)), np.int64) for _ in range(1 if crf is None else 2)]
+    how: dict[str, Any] = {"mean": mean, "std": std, "size": size, "tta": tta, "tile": tile, "device": device}
     seconds = np.zeros(len(split))
     for index, (image, mask) in enumerate(_decoded_ahead(split)):
         start = time.perf_counter()
-        labels = predict_labels(model, image, mean=mean, std=std, size=size, tta=tta, tile=tile, device=device)
+        answers = [predict_labels(model, image, **how)] if crf is None else _with_crf(predict(model, image, **how), image, crf)
         seconds[index] = time.perf_counter() - start
         try:
-            counts[index] = confusion.count(mask, labels, num_classes=len(names), ignore_index=ignore_index)
+            for table, labels in zip(counts, answers, strict=True):
+                table[index] = confusion.count(mask, labels, num_classes=len(names), ignore_index=ignore_index)
         except ValueError as error:
             raise ValueError(f"{split.folder}: image {ids[index]!r} of {split.name}: {error}") from error
         if on_labels is not None:
-            on_labels(ids[index], labels)
+            on_labels(ids[index], answers[0])
         if on_image is not None:
             on_image(index + 1, len(split))
     return Evaluation(
-        counts=counts, ids=ids, groups=groups, seconds=seconds, class_names=names, tta=tta, tile=tile, metrics=metrics or {}
+        counts=counts[0],
+        ids=ids,
+        groups=groups,
+        seconds=seconds,
+        class_names=names,
+        tta=tta,
+        tile=tile,
+        metrics=metrics or {},
+        crf=crf,
+        counts_without_crf=None if crf is None else counts[1],
     )
 
 
@@ -160,6 +192,28 @@ def draw_confusion(counts: np.ndarray, *, class_names: Sequence[str], path: Path
     scale.outline.set_visible(False)  # type: ignore[operator]  # a Spine, whatever the stubs say
     # Without the version of matplotlib in it, the file depends on the counts alone.
     figure.savefig(path, metadata={"Software": None})
+
+
+def _with_crf(logits: np.ndarray, image: np.ndarray, crf: CrfParameters) -> list[np.ndarray]:
+    """The labels (H, W) of one image with the CRF and without, from its logits float32 (K, H, W)."""
+    from segpipe.crf import mean_field  # here, as its compiler takes a third of a second to import
+
+    kind = np.uint8 if len(logits) <= 254 else np.uint16
+    return [values.argmax(axis=0).astype(kind) for values in (mean_field(logits, image, **asdict(crf)), logits)]
+
+
+def _check_sizes(split: Split, classes: int) -> None:
+    """Raise ValueError for the first image that is too large for the CRF."""
+    from segpipe.crf import check_size
+
+    for name, height, width in zip(split.ids, split.column("height"), split.column("width"), strict=True):
+        try:
+            check_size(classes, height, width)
+        except ValueError as error:
+            raise ValueError(
+                f"{split.folder}: image {name!r} of {split.name}: {error}. Let `evaluate.crf` in params.yaml be none, or make the"
+                " dataset's images smaller."
+            ) from error
 
 
 def _decoded_ahead(split: Split) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -31,8 +31,8 @@ def forward_at_size(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """Run `model` on images of any size and return every output at that size. Differentiable; training uses it too.
 
     The images are mirrored beyond their borders until the sides satisfy `model.input_rule`; outputs that are coarser are
-    upsampled bilinearly (align_corners=False) and the added border is cut off. Images larger than a fixed-size network
-    takes are cut into overlapping tiles of that size and blended.
+    upsampled bilinearly (with aligned corners if the rule says so) and the added border is cut off. Images larger than a
+    fixed-size network takes are cut into overlapping tiles of that size and blended.
 
     Args:
         model: a network with `input_rule: InputRule`, called with (N, C, h, w), returning dict[str, (N, K, h', w')].
@@ -263,7 +263,8 @@ def _region(model: nn.Module, x: Tensor, *, rows: tuple[int, int], columns: tupl
     window = _mirrored(window, 3, columns[0] - before[1], inputs[1])
     top, left = before[0] - rule.margin, before[1] - rule.margin
     answer = (inputs[0] - 2 * rule.margin, inputs[1] - 2 * rule.margin)
-    return {name: _resize(out, answer)[:, :, top : top + rows[1], left : left + columns[1]] for name, out in model(window).items()}
+    outputs = {name: _resize(out, answer, aligned=rule.aligned) for name, out in model(window).items()}
+    return {name: out[:, :, top : top + rows[1], left : left + columns[1]] for name, out in outputs.items()}
 
 
 def _mirrored(x: Tensor, dim: int, start: int, length: int) -> Tensor:
@@ -276,7 +277,9 @@ def _mirrored(x: Tensor, dim: int, start: int, length: int) -> Tensor:
     return x.index_select(dim, torch.minimum(position, period - position) if side > 1 else torch.zeros_like(position))
 
 
-def _resize(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(logits: Tensor, size: tuple[int, int], *, aligned: bool = False) -> Tensor:
     if tuple(logits.shape[-2:]) == size:
         return logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+    if tuple(logits.shape[-2:]) == (1, 1):  # one answer for the whole image
+        return logits.expand(*logits.shape[:2], *size)
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=aligned)

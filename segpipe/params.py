@@ -5,19 +5,21 @@ dictionaries: a stage unpacks them into plain arguments.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from segpipe import components
+from segpipe.crf_parameters import CrfParameters, read_crf
+from segpipe.dataset_row import Dataset, read_row
 from segpipe.strict import make, mapping, typed
 
 PARAMS_FILE = Path("params.yaml")
 CHOICES = {
-    "optimizer": ("adamw", "sgd"),
-    "schedule": ("poly", "cosine", "constant"),
+    "optimizer": ("adamw", "sgd", "rmsprop"),
+    "schedule": ("poly", "cosine", "constant", "exponential"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "class_weights": ("none", "median_frequency", "inverse_frequency"),
     "policy": ("none", "light", "strong"),
@@ -30,19 +32,6 @@ CHOICES = {
 
 class ParamsError(ValueError):
     """params.yaml holds something the pipeline cannot run with; the message names the key, the value and the choices."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """One row of `datasets`. `options` go to the dataset file's `generate` and `scan`."""
-
-    name: str
-    format: str
-    source: str | None = None
-    """Local archive or folder, file:// or http(s):// address; null takes the addresses in the dataset file."""
-    stand_in: dict[str, Any] = field(default_factory=dict)
-    """What stands in for a split that the source lacks, e.g. `{test: {from: val}, val: {from: train, fraction: 0.1}}`."""
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +50,13 @@ class Train:
     batch_size: int
     lr: float
     optimizer: str = "adamw"
+    layer_rates: bool = True
+    """Whether parts of a network learn at other rates where its paper says so (`param_groups` of the architecture)."""
     weight_decay: float = 1e-4
     momentum: float = 0.9
     schedule: str = "poly"
+    gamma: float | None = None
+    """What `schedule: exponential` multiplies the learning rate by after each epoch; the other schedules have none."""
     precision: str = "auto"
     size: tuple[int, int] | None = None
     """(height, width) that images are resized to before the network sees them; null leaves them as they are."""
@@ -101,10 +94,11 @@ class Experiment:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """How the test split is predicted. `tile` is `auto`, `none` or (height, width)."""
+    """How the test split is predicted. `tile` is `auto`, `none` or (height, width); `crf` none, a set's name or its numbers."""
 
     tta: str = "none"
     tile: Any = "auto"
+    crf: CrfParameters | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +177,7 @@ def _params(document: Any) -> Params:
         if f.name not in document:
             raise ValueError(f"the key {f.name!r} is missing")
     seed = typed(document["seed"], int, "seed")
-    datasets = {name: _dataset(name, row) for name, row in _rows(document, "datasets")}
+    datasets = {name: read_row(name, row) for name, row in _rows(document, "datasets")}
     train = _make(Train, document["train"], "train")
     _check_train(train, "train")
     experiments = {
@@ -198,7 +192,7 @@ def _params(document: Any) -> Params:
         augment=_make(Augment, document["augment"], "augment"),
         train=train,
         experiments=experiments,
-        evaluate=_make(Evaluate, document["evaluate"] or {}, "evaluate"),
+        evaluate=_evaluate(document["evaluate"] or {}),
         explain=_make(Explain, document["explain"] or {}, "explain"),
         compare=_make(Compare, document["compare"] or {}, "compare"),
         register=_make(Register, register, "register"),
@@ -208,24 +202,15 @@ def _params(document: Any) -> Params:
     _check(params.compare.resamples >= 100, "compare.resamples", params.compare.resamples, "100 or more")
     _check(0 < params.compare.alpha < 1, "compare.alpha", params.compare.alpha, "between 0 and 1")
     _check(0 < params.register.gate.alpha < 1, "register.gate.alpha", params.register.gate.alpha, "between 0 and 1")
-    tile = params.evaluate.tile
-    _check(tile in ("auto", "none") or _is_size(tile), "evaluate.tile", tile, "auto, none or [height, width]")
     return params
 
 
-def _dataset(name: str, row: Any) -> Dataset:
-    where = f"datasets.{name}"
-    row = dict(mapping(row, where))
-    if "format" not in row:
-        choices = ", ".join(components.names("datasets"))
-        raise ValueError(f"{where}.format: missing. Choices: {choices}.")
-    layout = _plugin("datasets", row["format"], f"{where}.format")
-    own = [f.name for f in fields(Dataset) if f.name not in ("name", "options")]
-    takes = components.options("datasets", layout, "scan", fixed=("raw",))
-    takes += [n for n in components.options("datasets", layout, "generate", fixed=("raw", "seed")) if n not in takes]
-    components.check_options(row, own + takes, where=where)
-    options = {key: value for key, value in row.items() if key not in own}
-    return _make(Dataset, {**{k: row[k] for k in own if k in row}, "name": name, "options": options}, where)
+def _evaluate(row: Any) -> Evaluate:
+    crf = read_crf(mapping(row, "evaluate").get("crf", "none"), "evaluate.crf")
+    evaluate: Evaluate = _make(Evaluate, {**row, "crf": crf}, "evaluate")
+    tile = evaluate.tile
+    _check(tile in ("auto", "none") or _is_size(tile), "evaluate.tile", tile, "auto, none or [height, width]")
+    return evaluate
 
 
 def _experiment(name: str, row: Any, *, seed: int, defaults: Mapping[str, Any], datasets: Mapping[str, Dataset]) -> Experiment:
@@ -270,6 +255,9 @@ def _check_train(train: Train, where: str) -> None:
     _check(train.epochs >= 1, f"{where}.epochs", train.epochs, "1 or more")
     _check(train.batch_size >= 1, f"{where}.batch_size", train.batch_size, "1 or more")
     _check(train.lr > 0, f"{where}.lr", train.lr, "above 0")
+    _check(train.gamma is None or 0 < train.gamma <= 1, f"{where}.gamma", train.gamma, "null, or above 0 and at most 1")
+    if train.schedule == "exponential" and train.gamma is None:
+        raise ValueError(f"{where}.gamma: missing; schedule: exponential multiplies the learning rate by it after each epoch")
     _check(train.workers >= 0, f"{where}.workers", train.workers, "0 or more")
     for key in ("size", "crop"):
         value = getattr(train, key)
@@ -298,8 +286,8 @@ def _rows(document: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
     for name in rows:
         if not (isinstance(name, str) and name and all(c.isalnum() or c in "-_" for c in name)):
             raise ValueError(f"{key}.{name}: a row's name is made of letters, digits, '-' and '_'")
-        if key == "experiments" and name == "comparison":
-            raise ValueError("experiments.comparison: this name is taken by the folder of the comparison report")
+        if key == "experiments" and name in ("comparison", "datasets"):
+            raise ValueError(f"experiments.{name}: this name is taken by a folder of reports/")
     return list(rows.items())
 
 

@@ -18,10 +18,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SPLITS = ("train", "val", "test")
 MAX_SHARD_BYTES = 512 * 2**20
 ROWS_PER_BATCH = 16
+NPY = b"\x93NUMPY"
 INSTANCE = pa.struct(
     [
         ("category", pa.int32()),
@@ -44,6 +45,7 @@ SCHEMA = pa.schema(
         ("parent", pa.string()),
         ("recipe", pa.string()),
         ("source", pa.string()),
+        ("spacing", pa.list_(pa.float64())),
     ]
 )
 
@@ -59,7 +61,10 @@ class ClassInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One row of a shard. `image` and `mask` are encoded bytes; `mask` is a PNG of class indices."""
+    """One row of a shard. `image` and `mask` are encoded bytes: a picture and a PNG of class indices, or two `.npy` for a volume.
+
+    `spacing` is the distance of neighbouring pixels or voxels along each axis of the mask, in millimetres, where it is known.
+    """
 
     id: str
     image: bytes
@@ -72,6 +77,7 @@ class Sample:
     instances: list[dict[str, Any]] = field(default_factory=list)
     parent: str | None = None
     recipe: str | None = None
+    spacing: list[float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +85,8 @@ class DatasetInfo:
     """dataset.json: everything about a dataset that is not in its rows.
 
     `splits` holds the sample count of each split; `pixels` the pixel count of each class in each split (ignored pixels left
-    out); `mean` and `std` are per channel in 0..1 over the train split; `provenance` holds addresses, checksums and licence.
+    out); `mean` and `std` are per channel in 0..1 over the train split; `provenance` holds addresses, checksums and licence;
+    `statistics` is what `segpipe/statistics.py` counts: images per class, sizes, suggested class weights.
     """
 
     name: str
@@ -93,6 +100,7 @@ class DatasetInfo:
     std: tuple[float, ...]
     provenance: dict[str, Any]
     digest: str
+    statistics: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     @property
@@ -104,8 +112,8 @@ class DatasetInfo:
         return [c.name for c in self.classes]
 
     def palette(self) -> np.ndarray:
-        """uint8 (256, 3): the colour of each label; labels that are no class, the ignored one among them, are black."""
-        table = np.zeros((256, 3), np.uint8)
+        """uint8 (256 or more, 3): the colour of each label; labels that are no class, the ignored one among them, are black."""
+        table = np.zeros((max(256, len(self.classes)), 3), np.uint8)
         for index, c in enumerate(self.classes):
             table[index] = c.colour
         return table
@@ -195,7 +203,7 @@ class Split:
         return (self[i] for i in range(len(self)))
 
     def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The decoded pair of one row: image uint8 (H, W, 3) RGB and mask uint8/uint16 (H, W), without copying the bytes."""
+        """The decoded pair of one row: image uint8 (H, W, 3) RGB and mask uint8/uint16 (H, W); both (D, H, W) for a volume."""
         batch, row = self._locate(index)
         image = np.frombuffer(batch.column(1)[row].as_buffer(), np.uint8)
         mask = np.frombuffer(batch.column(2)[row].as_buffer(), np.uint8)
@@ -217,8 +225,10 @@ class Split:
 
 
 def decode_image(encoded: bytes | np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) RGB from JPEG or PNG bytes (or a uint8 array of them)."""
+    """uint8 (H, W, 3) RGB from JPEG or PNG bytes (or a uint8 array of them); a volume's `.npy` as it is, (D, H, W)."""
     buffer = np.frombuffer(encoded, np.uint8) if isinstance(encoded, bytes) else encoded
+    if buffer[:6].tobytes() == NPY:
+        return _decode_volume(buffer)
     image = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise ValueError("the image's bytes cannot be decoded")
@@ -226,8 +236,10 @@ def decode_image(encoded: bytes | np.ndarray) -> np.ndarray:
 
 
 def decode_mask(encoded: bytes | np.ndarray) -> np.ndarray:
-    """uint8 or uint16 (H, W) label indices from the bytes of a single-channel PNG that `encode_mask` wrote."""
+    """uint8 or uint16 label indices from the bytes that `encode_mask` wrote: (H, W), or (D, H, W) for a volume."""
     buffer = np.frombuffer(encoded, np.uint8) if isinstance(encoded, bytes) else encoded
+    if buffer[:6].tobytes() == NPY:
+        return _decode_volume(buffer)
     # cv2 is the fastest decoder here and right for grey PNGs; palette PNGs, which it would turn into colours, are never stored.
     mask = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
     if mask is None or mask.ndim != 2:
@@ -236,11 +248,20 @@ def decode_mask(encoded: bytes | np.ndarray) -> np.ndarray:
 
 
 def encode_mask(mask: np.ndarray) -> bytes:
-    """The PNG bytes of label indices uint8/uint16 (H, W); the same bytes on every machine with the same cv2."""
-    assert mask.ndim == 2 and mask.dtype in (np.uint8, np.uint16), f"{mask.dtype} {mask.shape} is no label mask"
+    """The PNG bytes of label indices uint8/uint16 (H, W), `.npy` bytes for (D, H, W); the same on every machine with this cv2."""
+    assert mask.ndim in (2, 3) and mask.dtype in (np.uint8, np.uint16), f"{mask.dtype} {mask.shape} is no label mask"
+    if mask.ndim == 3:
+        file = io.BytesIO()
+        np.save(file, mask, allow_pickle=False)
+        return file.getvalue()
     done, data = cv2.imencode(".png", mask)
     assert done
     return data.tobytes()
+
+
+def _decode_volume(buffer: np.ndarray) -> np.ndarray:
+    volume: np.ndarray = np.load(io.BytesIO(buffer.tobytes()), allow_pickle=False)
+    return volume
 
 
 def encode_image(image: np.ndarray) -> bytes:

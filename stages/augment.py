@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segpipe.augmentation.offline import augment
 from segpipe.params import read_params
+from segpipe.shards import read_info
 
 
 def main() -> None:
@@ -13,11 +14,18 @@ def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1] not in params.datasets:
         raise SystemExit(f"usage: python -m stages.augment <dataset>, one of: {', '.join(params.datasets)}")
     name = sys.argv[1]
+    converted = Path("data/converted") / name
+    copies = params.augment.copies if params.augment.policy != "none" else 0
+    if copies and read_info(converted).dimensions != 2:
+        raise SystemExit(
+            f"{converted}: holds volumes, which are not augmented and on which the networks do not train. Set in params.yaml"
+            f" datasets.{name}.slices: 0 (the axis), so that each slice becomes a sample."
+        )
     report = augment(
-        Path("data/converted") / name,
+        converted,
         Path("data/augmented") / name,
         policy=params.augment.policy,
-        copies=params.augment.copies,
+        copies=copies,
         seed=params.seed,
         workers=len(os.sched_getaffinity(0)),
     )

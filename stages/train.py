@@ -28,7 +28,7 @@ from stages._progress import TrainingProgress, duration
 
 LIBRARY = Path(components.__file__).parent
 CHECKPOINTS = Path(".cache/checkpoints")
-LOOP = ("epochs", "batch_size", "schedule", "patience", "minutes", "workers", "checkpoint_minutes")
+LOOP = ("epochs", "batch_size", "schedule", "gamma", "patience", "minutes", "workers", "checkpoint_minutes")
 """Keys of `train` that `fit` takes as they are."""
 SPEED_ONLY = ("workers", "checkpoint_minutes", "device")
 """Keys of `train` that never change which model comes out."""
@@ -48,6 +48,8 @@ def main() -> None:
     loss = components.load("losses", experiment.loss)
     weights = class_weights.of_split(train.class_weights, samples.train[0], num_classes=info.num_classes)
     loss_options = experiment.loss_options | ({} if weights is None else {"weight": weights})
+    pixel_loss = loss.build(num_classes=info.num_classes, ignore_index=info.ignore_index, **loss_options)
+    task = components.load("tasks", experiment.task)
     here, nodes, requested = _processes(train)
     with TrainingProgress(epochs=train.epochs, minutes=train.minutes) as bar, ExitStack() as stack:
         device = stack.enter_context(devices.training_device(requested, report=bar.report))
@@ -65,8 +67,8 @@ def main() -> None:
             model,
             fabric=fabric,
             samples=samples,
-            task=components.load("tasks", experiment.task),
-            criterion=loss.build(num_classes=info.num_classes, ignore_index=info.ignore_index, **loss_options),
+            task=task,
+            criterion=task.build_criterion(pixel_loss, architecture=architecture, ignore_index=info.ignore_index),
             loss_weights=architecture.LOSS_WEIGHTS,
             optimizer=_optimizer(model, architecture, train),
             mean=info.mean,
@@ -104,6 +106,11 @@ def _samples(experiment: Experiment) -> tuple[data.Samples, list[DatasetInfo]]:
     if train.augmented:
         folders.append(Path("data/augmented") / experiment.dataset)
     infos = [read_info(folder) for folder in folders]
+    if infos[0].dimensions != 2:
+        raise SystemExit(
+            f"{folders[0]}: holds volumes, and the networks read images. Set datasets.{experiment.dataset}.slices: 0 (the axis)"
+            " in params.yaml, so that each slice becomes a sample."
+        )
     samples = data.Samples(
         [Split(folder, "train") for folder in folders],
         Split(folders[0], "val"),
@@ -117,14 +124,14 @@ def _samples(experiment: Experiment) -> tuple[data.Samples, list[DatasetInfo]]:
 
 
 def _optimizer(model: torch.nn.Module, architecture: ModuleType, train: Train) -> torch.optim.Optimizer:
-    groups = architecture.param_groups(model) if hasattr(architecture, "param_groups") else None
+    own_rates = train.layer_rates and hasattr(architecture, "param_groups")
     return optimizer.build(
         model,
         name=train.optimizer,
         lr=train.lr,
         weight_decay=train.weight_decay,
         momentum=train.momentum,
-        groups=groups,
+        groups=architecture.param_groups(model) if own_rates else None,
     )
 
 

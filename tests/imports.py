@@ -1,6 +1,7 @@
 """What a file imports, read from its text: for the tests that hold the arrows and DVC's deps."""
 
 import ast
+from collections.abc import Collection
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,12 +27,14 @@ def library_file(module: str) -> Path | None:
     return path / "__init__.py" if (path / "__init__.py").exists() else None
 
 
-def closure(path: Path) -> set[Path]:
-    """All files of this repository that `path` imports, directly or not, itself included."""
+def closure(path: Path, *, stop: Collection[str] = ()) -> set[Path]:
+    """All files of this repository that `path` imports, directly or not, itself included; not what the files of `stop` import."""
     todo, seen = [path], set()
     while todo:
         current = todo.pop()
         if current not in seen:
             seen.add(current)
+            if str(current.relative_to(ROOT)) in stop:
+                continue
             todo += [file for module in imported_modules(current) if (file := library_file(module))]
     return seen

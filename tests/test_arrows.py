@@ -10,7 +10,17 @@ from tests.imports import ROOT, imported_modules
 
 LIBRARY = sorted((ROOT / "segpipe").rglob("*.py"))
 ALL = [*LIBRARY, *sorted((ROOT / "stages").glob("*.py")), *sorted((ROOT / "flows").glob("*.py"))]
-ENGINES = ("training", "failures", "inference.py", "evaluation.py", "comparison.py", "audit.py", "convert.py", "download.py")
+ENGINES = (
+    "training",
+    "failures",
+    "inference.py",
+    "evaluation.py",
+    "comparison.py",
+    "audit.py",
+    "convert.py",
+    "items.py",
+    "download.py",
+)
 FOREIGN = {"torch", "torchvision", "numpy"}
 SIBLINGS = {
     "architectures": ("segpipe.architectures.blocks",),
@@ -19,7 +29,11 @@ SIBLINGS = {
     "datasets": ("segpipe.layout", "segpipe.shards", "segpipe.datasets"),
     "tasks": ("segpipe.losses",),
 }
-DATASET_EXTRAS = {"cv2", "scipy", "PIL", "pandas"}  # what reading a source's files may need
+# What reading a source's files may need, and the library that one adapter adapts.
+EXTRAS = {
+    "datasets": {"cv2", "scipy", "PIL", "pandas", "pycocotools", "h5py", "nibabel", "yaml"},
+    "architectures": {"segmentation_models_pytorch", "timm"},
+}
 
 
 def relative(path: Path) -> str:
@@ -50,7 +64,7 @@ def test_a_plug_in_imports_only_its_siblings(path: Path) -> None:
         if top == "segpipe":
             assert name.startswith(SIBLINGS[kind]), f"{relative(path)} imports {name}"
         else:
-            allowed = FOREIGN | (DATASET_EXTRAS if kind == "datasets" else set())
+            allowed = FOREIGN | EXTRAS.get(kind, set())
             assert top in allowed or top in sys.stdlib_module_names, f"{relative(path)} imports {name}"
 
 

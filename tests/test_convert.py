@@ -12,9 +12,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segpipe.audit import AuditError
-from segpipe.convert import convert, normal_image, relabel
+from segpipe.convert import convert
 from segpipe.datasets import scenes
+from segpipe.images import normal_image
 from segpipe.layout import Item, Raw, Scan
+from segpipe.relabel import relabel
 from segpipe.shards import ClassInfo, Split, decode_image, decode_mask, read_info
 
 SPLIT_SIZES = {"train": 20, "val": 3, "test": 4}
@@ -72,7 +74,7 @@ def test_dataset_json_agrees_with_numpy(raw: Path, converted: Path) -> None:
 
 
 def test_audit_and_previews_are_written(converted: Path) -> None:
-    assert set(json.loads((converted / "audit.json").read_text())) == {"findings"}
+    assert set(json.loads((converted / "audit.json").read_text())) == {"dataset", "findings"}
     for split in SPLIT_SIZES:
         with Image.open(converted / "preview" / f"{split}.png") as sheet:
             assert sheet.mode == "RGB" and sheet.width > 400
@@ -140,9 +142,9 @@ FAULTS: list[tuple[Callable[[Path], None], str, list[str]]] = [
     (unknown_label, "unknown_label", ["37", "train1.png (3 pixels)", "val0.png (1 pixels)", "Known values: 0, 1, 255"]),
     (other_size, "size_mismatch", ["(6, 8)", "(6, 7)", "train0.png"]),
     (cut_image, "unreadable", ["test0.png", "Fetch it again"]),
-    (empty_mask, "unreadable", ["train1-mask.png", "no image file"]),
+    (empty_mask, "unreadable", ["train1-mask.png is empty, 0 bytes"]),
     (no_image, "unreadable", ["train0.png", "no image file"]),
-    (coloured_mask, "not_labels", ["val0.png", "(6, 8, 3)"]),
+    (coloured_mask, "colour_mask", ["val0.png", "3 channels"]),
 ]
 
 
@@ -170,6 +172,14 @@ def test_all_faults_are_reported_at_once_and_the_old_output_stays(tmp_path: Path
     assert not list(tmp_path.glob(".out*")), "the temporary folder is gone"
 
 
+def test_a_split_whose_samples_are_all_left_out_is_an_error(tmp_path: Path) -> None:
+    scan = pairs(tmp_path, train=2, val=1, test=1)
+    (tmp_path / "val0.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"mine: of .*'val': 0.* every split needs one.*val0.png is empty"):
+        convert(tmp_path, tmp_path / "out", name="mine", scan=scan, load=load_pair, severities={"unreadable": "warning"})
+    assert not (tmp_path / "out").exists()
+
+
 def test_duplicate_ids(tmp_path: Path) -> None:
     scan = pairs(tmp_path, train=2, val=1, test=1)
     first = scan.items[0]
@@ -183,8 +193,8 @@ def test_an_absent_class_is_a_warning(tmp_path: Path) -> None:
     scan = pairs(tmp_path, train=2, val=1, test=1)
     Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / "val0-mask.png")
     _, audit = convert(tmp_path, tmp_path / "out", name="mine", scan=scan, load=load_pair)
-    assert [(f.kind, f.severity) for f in audit.findings] == [("absent_class", "warning")]
-    assert "'b' has no pixel in val" in str(audit.findings[0])
+    absent = [f for f in audit.findings if f.kind == "absent_class"]
+    assert [(f.severity, f.what, f.examples) for f in absent] == [("warning", "classes without a pixel in val", ["b"])]
 
 
 def test_the_mean_leaves_other_splits_and_ignored_labels_out(tmp_path: Path) -> None:
@@ -255,7 +265,7 @@ def test_jpeg_is_kept_and_an_orientation_is_applied_where_it_fits() -> None:
 
 def test_reencoded_images_are_counted(tmp_path: Path) -> None:
     scan = pairs(tmp_path, train=3, val=1, test=1)
-    for name in ("train0", "test0"):
-        Image.fromarray(GREY).save(tmp_path / f"{name}.png")
+    for shade, name in enumerate(("train0", "test0")):
+        Image.fromarray(GREY + shade).save(tmp_path / f"{name}.png")
     info, _ = convert(tmp_path, tmp_path / "out", name="mine", scan=scan, load=load_pair)
     assert info.provenance["reencoded"] == {"PNG L": 2}

@@ -46,6 +46,13 @@ def row(**keys: Any) -> Change:
     return change
 
 
+def dataset(**keys: Any) -> Change:
+    def change(d: dict[str, Any]) -> None:
+        d["datasets"]["scenes"] = {**d["datasets"]["scenes"], **keys}
+
+    return change
+
+
 def section(name: str, **keys: Any) -> Change:
     def change(d: dict[str, Any]) -> None:
         d[name] = {**d[name], **keys}
@@ -63,6 +70,9 @@ def section(name: str, **keys: Any) -> Change:
         (row(options={"widht": 8}), r"experiments\.unet\.options\.widht: unknown key\. Did you mean 'width'"),
         (row(loss_options={"gamma": 2}), r"experiments\.unet\.loss_options\.gamma: unknown key"),
         (section("train", schedule="polly"), r"train\.schedule: 'polly'\. Did you mean 'poly'"),
+        (section("train", schedule="exponential"), r"train\.gamma: missing; schedule: exponential multiplies"),
+        (row(schedule="exponential", gamma=1.5), r"experiments\.unet\.gamma: 1\.5 must be null, or above 0 and at most 1"),
+        (section("train", optimizer="rmsprob"), r"train\.optimizer: 'rmsprob'\. Did you mean 'rmsprop'"),
         (section("train", lr="1e-3"), r"train\.lr: '1e-3' is not a number \(YAML reads"),
         (section("train", epochs=0), r"train\.epochs: 0 must be 1 or more"),
         (section("train", epochs=True), r"train\.epochs: True is not a whole number"),
@@ -74,6 +84,13 @@ def section(name: str, **keys: Any) -> Change:
         (section("datasets", other={"format": "vco"}), r"datasets\.other\.format: .*no 'vco'"),
         (section("datasets", other={}), r"datasets\.other\.format: missing"),
         (section("datasets", scenes={"format": "scenes", "sise": [8, 8]}), r"datasets\.scenes\.sise: unknown key.*'size'"),
+        (section("datasets", mine={"format": "folder"}), r"datasets\.mine\.source: missing; the format 'folder' reads your own"),
+        (dataset(splits={"fractions": {"train": 1.0}}), r"datasets\.scenes\.splits\.fractions: .*one for each of train, val"),
+        (dataset(stand_in={"test": {"form": "val"}}), r"datasets\.scenes\.stand_in\.test: "),
+        (dataset(class_map={"merg": {}}), r"datasets\.scenes\.class_map\.merg: unknown key\. Did you mean 'merge'"),
+        (dataset(audit={"unreadble": "warning"}), r"datasets\.scenes\.audit\.unreadble: unknown key\. Did you mean 'unreadable'"),
+        (dataset(audit={"unreadable": "warn"}), r"datasets\.scenes\.audit\.unreadable: 'warn'; choices: error, warning, off"),
+        (section("experiments", datasets={}), r"experiments\.datasets: this name is taken"),
         (section("experiments", comparison={}), r"experiments\.comparison: this name is taken"),
         (section("experiments", **{"a/b": {}}), r"experiments\.a/b: a row's name is made of"),
         (lambda d: d.pop("compare"), r"the key 'compare' is missing"),
@@ -84,6 +101,14 @@ def section(name: str, **keys: Any) -> Change:
 def test_a_wrong_value_is_named_with_the_choices(tmp_path: Path, change: Change, message: str) -> None:
     with pytest.raises(ParamsError, match=message):
         read_params(changed(tmp_path, change))
+
+
+def test_a_row_of_datasets_may_split_map_and_accept(tmp_path: Path) -> None:
+    accepted = {"near_duplicate": False, "same_image": "off"}  # a bare off is false in YAML
+    change = dataset(splits={"folds": 5, "fold": 1}, class_map={"merge": {"box": ["crate", "chest"]}}, audit=accepted)
+    row = read_params(changed(tmp_path, change)).datasets["scenes"]
+    assert row.splits == {"folds": 5, "fold": 1} and row.class_map == {"merge": {"box": ["crate", "chest"]}}
+    assert row.audit == {"near_duplicate": "off", "same_image": "off"} and "size" in row.options
 
 
 def test_class_weights_need_a_loss_that_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

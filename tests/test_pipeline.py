@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from segpipe import shards
+from segpipe import archives, shards
 from tests.conftest import make_workspace, run, tiny_params
 
 pytestmark = pytest.mark.slow
@@ -90,19 +90,26 @@ def test_a_bad_mask_stops_the_pipeline_and_keeps_what_was_made(tiny_workspace: P
     """A damaged raw mask makes convert fail with its name; the model trained before is still there."""
     workspace = tmp_path / "workspace"
     shutil.copytree(tiny_workspace, workspace, symlinks=True)
-    mask = next((workspace / "data/raw/scenes").rglob("masks/*.png"))
-    content = mask.read_bytes()
-    mask.unlink()
-    mask.write_bytes(content[: len(content) // 2])
+    raw = workspace / "data/raw/scenes"
+    with archives.opened(raw, tmp_path / "tree") as tree:
+        mask = next(tree.rglob("masks/*.png"))
+        content = mask.read_bytes()
+        mask.write_bytes(content[: len(content) // 2])
+        (raw / "files.tar").unlink()  # a link into DVC's cache, which must stay as it is
+        archives.pack(tree, raw / "files.tar")
     done = run(workspace, "python", "-m", "stages.convert", "scenes", check=False)
     assert done.returncode != 0
     assert mask.name in done.stdout + done.stderr
+    page = (workspace / "reports/datasets/scenes/index.html").read_text()
+    assert mask.name in page and "1 error" in page
     assert (workspace / "data/converted/scenes/dataset.json").exists()
     assert (workspace / "models/unet/model.safetensors").exists()
 
 
 def test_predict_writes_maps_and_overlays(tiny_workspace: Path, tmp_path: Path) -> None:
-    image = next((tiny_workspace / "data/raw/scenes/test").rglob("images/*.png"))
+    sample = shards.Split(tiny_workspace / "data/converted/scenes", "test")[0]
+    image = tmp_path / f"{sample.id}.png"
+    image.write_bytes(sample.image)
     for model in ("models/unet", "models:/scenes-segmenter@champion"):
         out = tmp_path / model.partition("/")[0]
         printed = run(tiny_workspace, "segpipe", "predict", str(image), "--model", model, "--out", str(out)).stdout

@@ -21,6 +21,7 @@ from segpipe.architectures.blocks import options, separable
 from segpipe.architectures.blocks.aspp import ASPP, RATES
 from segpipe.architectures.blocks.cam_grid import CamGrid
 from segpipe.architectures.blocks.input_rule import InputRule
+from segpipe.architectures.blocks.pretrained import load_resnet, load_xception65
 from segpipe.architectures.blocks.resnet import DEPTHS, ResNet
 from segpipe.architectures.blocks.separable import SeparableConv, conv_bn_relu
 from segpipe.architectures.blocks.xception import Xception65
@@ -34,7 +35,7 @@ SOURCE = {
 }
 TASK = "semantic"
 LOSS_WEIGHTS = {"out": 1.0}
-RULES = {stride: InputRule(multiple=stride, offset=1, minimum=stride + 1) for stride in RATES}
+RULES = {stride: InputRule(multiple=stride, offset=1, minimum=stride + 1, aligned=True) for stride in RATES}
 INPUT_RULE = RULES[16]
 TINY = {"trunk": "resnet18", "width": 8, "head": 16}
 
@@ -49,6 +50,7 @@ def build(
     output_stride: int = 16,
     width: int = 64,
     head: int = 256,
+    weights: str | None = None,
 ) -> "DeepLabV3Plus":
     """DeepLab v3+; the defaults are the paper's.
 
@@ -59,9 +61,10 @@ def build(
         output_stride: 16 or 8, of the features that enter the pyramid.
         width: of the trunk; 64 is the paper's.
         head: channels of the pyramid and the decoder; the reduced low-level features have 48/256 of it.
+        weights: of the trunk: None, `imagenet` (ResNets), or a .safetensors file for it (`blocks/pretrained.py`).
 
     Raises:
-        ValueError: an option has a value that it cannot have.
+        ValueError: an option has a value that it cannot have, or the weights do not fit or cannot be fetched.
     """
     options.positive(num_classes, name="num_classes")
     options.positive(in_channels, name="in_channels")
@@ -69,7 +72,12 @@ def build(
     options.one_of(output_stride, RATES, name="output_stride")
     options.positive(width, name="width")
     options.positive(head, name="head")
-    return DeepLabV3Plus(num_classes, in_channels, trunk, output_stride, width, head)
+    model = DeepLabV3Plus(num_classes, in_channels, trunk, output_stride, width, head)
+    if trunk == "xception65":
+        load_xception65(model.trunk, weights)
+    else:
+        load_resnet(model.trunk, weights, name=trunk)
+    return model
 
 
 def cam_layers(model: "DeepLabV3Plus") -> dict[str, nn.Module]:

@@ -9,9 +9,9 @@ undo it: they are right only if every pooling rounds up. Any input size works an
 `8s-at-once` trains all three scores together and scales pool4 by 0.01 and pool3 by 0.0001 first; the paper trains `8s` in stages,
 each from the one before. Score layers start at zero. Dropout drops elements, not channels.
 
-The paper starts from ImageNet's VGG16 and sums the loss over pixels (hence its learning rates near 1e-10). Without those weights
-the trunk starts with He's initialisation, and `norm="batch"`, which is ours and not the paper's, puts batch normalisation
-after every convolution of the trunk and of fc6 and fc7.
+The paper starts from ImageNet's VGG16, fc6 and fc7 included (`weights="imagenet"`), and sums the loss over pixels (hence its
+learning rates near 1e-10). Without those weights the trunk starts with He's initialisation, and `norm="batch"`, which is ours and
+not the paper's, puts batch normalisation after every convolution of the trunk and of fc6 and fc7.
 
 This is not torchvision's `fcn_resnet50`, which is a dilated ResNet without skips.
 """
@@ -24,6 +24,7 @@ from segpipe.architectures.blocks import options, vgg
 from segpipe.architectures.blocks.cam_grid import CamGrid
 from segpipe.architectures.blocks.cropping import crop
 from segpipe.architectures.blocks.input_rule import InputRule
+from segpipe.architectures.blocks.pretrained import load_vgg16
 from segpipe.architectures.blocks.upsampling import FixedBilinear
 
 SOURCE = {
@@ -55,6 +56,7 @@ def build(
     width: int = 64,
     fc: int | None = None,
     norm: str = "none",
+    weights: str | None = None,
 ) -> "FCN":
     """FCN on VGG16; the defaults are the paper's best.
 
@@ -65,9 +67,10 @@ def build(
         width: channels of VGG's first stage.
         fc: channels of fc6 and fc7; None takes 64 * width, VGG16's 4096 at its own width.
         norm: `none` (the paper) or `batch`.
+        weights: None, `imagenet`, or a .safetensors file for VGG16 (`blocks/pretrained.py`).
 
     Raises:
-        ValueError: an option has a value that it cannot have.
+        ValueError: an option has a value that it cannot have, or the weights do not fit or cannot be fetched.
     """
     options.positive(num_classes, name="num_classes")
     options.positive(in_channels, name="in_channels")
@@ -76,7 +79,9 @@ def build(
     options.one_of(norm, ("none", "batch"), name="norm")
     if fc is not None:
         options.positive(fc, name="fc")
-    return FCN(num_classes, in_channels, variant, width, fc or 64 * width, norm)
+    model = FCN(num_classes, in_channels, variant, width, fc or 64 * width, norm)
+    load_vgg16(model.stages, weights, fc6=model.fc6, fc7=model.fc7)
+    return model
 
 
 def cam_layers(model: "FCN") -> dict[str, nn.Module]:

@@ -9,7 +9,8 @@ channels, *no ReLU in the decoder*, and a 1x1 classifier. 1,416,587 parameters f
 
 Traps: poolings round up, and unpooling is told the size before pooling; rounding down, or guessing the size, shifts every later
 unpooling of an odd-sized image. The convolutions keep their bias although batch normalisation follows, as the authors' files do
-(7,936 of the parameters). The paper balances the classes by median frequency, which is an option of the loss here.
+(7,936 of the parameters). The paper balances the classes by median frequency, which is an option of the loss here, and starts the
+encoder of `full` from ImageNet's VGG16, which has no batch normalisation: that starts fresh.
 """
 
 from functools import partial
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 from segpipe.architectures.blocks import options, vgg
 from segpipe.architectures.blocks.cam_grid import CamGrid
 from segpipe.architectures.blocks.input_rule import InputRule
+from segpipe.architectures.blocks.pretrained import load_vgg16
 from segpipe.architectures.blocks.upsampling import max_unpool
 
 SOURCE = {
@@ -39,7 +41,9 @@ SHIFT = 0.001
 BASIC_LEVELS = 4
 
 
-def build(*, num_classes: int, in_channels: int = 3, variant: str = "full", width: int = 64) -> "SegNet":
+def build(
+    *, num_classes: int, in_channels: int = 3, variant: str = "full", width: int = 64, weights: str | None = None
+) -> "SegNet":
     """SegNet; the defaults are the paper's.
 
     Args:
@@ -47,15 +51,20 @@ def build(*, num_classes: int, in_channels: int = 3, variant: str = "full", widt
         in_channels: channels of the image.
         variant: `full` or `basic`.
         width: channels of the first stage (`full` goes up to 8 times that), or of every stage (`basic`).
+        weights: of the encoder of `full`: None, `imagenet`, or a .safetensors file for VGG16 (`blocks/pretrained.py`).
 
     Raises:
-        ValueError: an option has a value that it cannot have.
+        ValueError: an option has a value that it cannot have, or the weights do not fit or cannot be fetched.
     """
     options.positive(num_classes, name="num_classes")
     options.positive(in_channels, name="in_channels")
     options.one_of(variant, ("full", "basic"), name="variant")
     options.positive(width, name="width")
-    return SegNet(num_classes, in_channels, variant, width)
+    if variant == "basic" and weights is not None:
+        raise ValueError(f"weights: {weights!r}: SegNet-Basic has no VGG16 in it. Leave it out.")
+    model = SegNet(num_classes, in_channels, variant, width)
+    load_vgg16(model.encoders, weights)
+    return model
 
 
 def cam_layers(model: "SegNet") -> dict[str, nn.Module]:

@@ -9,6 +9,11 @@ at least 188, and the *skip* is cropped to the decoder, by 4, 16, 40 and 88 pixe
 `padding="same"` with `norm="batch"` is what most people call U-Net: it answers at the input's size, sides must be multiples
 of 16, and convolutions before batch normalisation have no bias (up-convolutions keep theirs).
 
+`upsampling` takes another operator into the place of the up-convolution (`blocks/upsampling.py`). Those without weights, and
+max-unpooling among them, come after a 1x1 convolution that halves the channels: unpooling then has one switch per channel,
+from the pooling of the same level, and every variant concatenates the same numbers of channels. With unpadded convolutions the
+switches are cropped to the middle, like the skip.
+
 Dropout sits at the end of the contracting path (the two deepest levels); the paper gives no rate, 0.5 is the customary one.
 The skip takes the dropped features, like the next level. Weights start as N(0, sqrt(2 / fan_in)), biases at zero.
 """

@@ -6,7 +6,6 @@ of their parents, so that the files are byte for byte the same for any number of
 
 import json
 import multiprocessing
-import os
 import shutil
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import numpy as np
 from segpipe import drawing
 from segpipe.augmentation.policy import build
 from segpipe.augmentation.samples import Drawn, Limits, draw, label_counts, versions
+from segpipe.folders import put
 from segpipe.shards import (
     DatasetInfo,
     Split,
@@ -30,6 +30,7 @@ from segpipe.shards import (
     read_info,
     write_info,
 )
+from segpipe.workers import end_with_parent
 
 PARENTS_PER_JOB = 4
 PREVIEW_PARENTS, PREVIEW_COPIES = 6, 2
@@ -102,8 +103,7 @@ def augment(
             sheet = _preview(maker.split, Split(temporary, "train"), info=info, report=report)
             (temporary / "preview.png").write_bytes(encode_image(sheet))
         (temporary / "report.json").write_text(json.dumps(asdict(report), indent=1) + "\n")
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(temporary, out)
+        put(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return report
@@ -193,6 +193,7 @@ _worker: _Maker | None = None
 
 def _start(maker: _Maker) -> None:
     global _worker
+    end_with_parent()
     cv2.setNumThreads(1)
     _worker = maker
 

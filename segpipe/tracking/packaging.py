@@ -20,12 +20,12 @@ PACKAGE = Path(components.__file__).parent
 ENTRIES = ("model_io.py", "inference.py")
 
 
-def library_files() -> list[Path]:
-    """The library files that inference needs: the closure of what its entries and all architectures import, sorted.
+def library_files(architecture: str) -> list[Path]:
+    """The library files that a model of `architecture` needs to predict: the closure of what its code imports, sorted.
 
-    All architectures, because a model's code also says which names exist.
+    Not the other architectures: some need libraries of their own.
     """
-    todo = [PACKAGE / name for name in ENTRIES] + sorted((PACKAGE / "architectures").glob("*.py"))
+    todo = [PACKAGE / name for name in ENTRIES] + [PACKAGE / "architectures" / f"{architecture}.py"]
     seen: set[Path] = set()
     while todo:
         path = todo.pop()
@@ -61,7 +61,7 @@ def save_portable(folder: Path, model: Path, *, config: Mapping[str, Any], heade
         inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
         outputs=Schema([TensorSpec(kind, (-1, -1, -1))]),
     )
-    files = library_files()
+    files = library_files(config["architecture"])
     with tempfile.TemporaryDirectory() as temporary:
         library, network = Path(temporary) / "library", Path(temporary) / "network"
         network.mkdir()

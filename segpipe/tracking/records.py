@@ -87,7 +87,7 @@ def read_record(experiment: str, *, params: Mapping[str, Any], root: Path = Path
         confusions=root / "evaluations" / experiment / "confusions.npz",
         artifacts=artifacts,
         contents=hashed.hexdigest(),
-        protocol=f"tta={found.get('tta')} tile={found.get('tile')}",
+        protocol=f"tta={found.get('tta')} tile={found.get('tile')}" + (f" crf={found['crf']}" if "crf" in found else ""),
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
+from torch import Tensor, nn
 
 LEASES = Path(tempfile.gettempdir()) / "segpipe-leases"
 POLL_SECONDS = 1.0
@@ -95,6 +96,28 @@ def _has_bf16(device: torch.device) -> bool:
 def use_channels_last(device: torch.device, precision: str) -> bool:
     """Whether the channels-last memory layout is the faster one: on CPUs always, on GPUs with half precision."""
     return device.type == "cpu" or precision != "fp32"
+
+
+class Float32Conv2d(nn.Conv2d):
+    """Computes in float32 also under a CPU's autocast, and answers in autocast's precision then; see `mend`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            out = super().forward(input.float())
+        return out.to(torch.get_autocast_dtype("cpu"))
+
+
+def mend(model: nn.Module) -> None:
+    """Make the network's grouped convolutions with dilation learn on CPUs in bfloat16.
+
+    oneDNN 3.13 (torch 2.15) answers wrong gradients of their weights in bfloat16 and channels-last, from maps of about 20 x 20 on:
+    not a rounding error but other numbers, some of them not finite. In float32 they are right, and twice as fast.
+    """
+    for module in model.modules():
+        if type(module) is nn.Conv2d and module.groups > 1 and max(module.dilation) > 1:
+            module.__class__ = Float32Conv2d  # adds no state, so that the module stays what it is
 
 
 def make_fabric(device: torch.device, *, precision: str, processes: int = 1, nodes: int = 1) -> Fabric:

@@ -53,9 +53,14 @@ class Run:
     epochs: int
     steps: int
     schedule: str
+    gamma: float | None = None
     channels_last: bool
     report: Callable[[str], None]
     on_step: Callable[[Progress], None]
+
+    def lr_factor(self, step: int) -> float:
+        """What the learning rates are multiplied by at `step`, counted from the run's first."""
+        return schedule.factor(self.schedule, step=step, steps=self.epochs * self.steps, epochs=self.epochs, gamma=self.gamma)
 
 
 class Saver:
@@ -88,7 +93,7 @@ def train_one_epoch(run: Run, state: State, batches: Iterator[data.Batch], *, sa
         batch = next(batches)
         assert batch.train and batch.epoch == state.epoch, "the stream of batches and the run have lost each other"
         done = state.epoch * run.steps + state.step
-        set_lr(run.optimizer, schedule.factor(run.schedule, step=done, steps=run.epochs * run.steps))
+        set_lr(run.optimizer, run.lr_factor(done))
         loss = _step(run, state, batch)
         if pending is not None:
             _add_loss(state, *pending)

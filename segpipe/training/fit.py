@@ -17,7 +17,6 @@ from torch import nn, optim
 
 from segpipe.model_io import portable
 from segpipe.training import checkpoint, data, devices
-from segpipe.training import schedule as schedules
 from segpipe.training.checkpoint import State
 from segpipe.training.epoch import Progress, Run, Saver, train_one_epoch, validate
 
@@ -56,6 +55,7 @@ def fit(
     epochs: int,
     batch_size: int,
     schedule: str = "poly",
+    gamma: float | None = None,
     channels_last: bool = False,
     patience: int | None = None,
     minutes: float | None = None,
@@ -83,7 +83,7 @@ def fit(
         num_classes: K.
         epochs: planned epochs, over which the schedule runs.
         batch_size: images per step. On a GPU out of memory a step is split, and gradients are summed up.
-        schedule: see `schedule.factor`.
+        schedule, gamma: see `schedule.factor`.
         channels_last: the memory layout, see `devices.use_channels_last`.
         patience: stop when mIoU has not risen for this many epochs.
         minutes: stop after the epoch in which training has used this much wall time, resumes included.
@@ -99,6 +99,7 @@ def fit(
     """
     state = State(micro_batch=batch_size)
     model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)  # type: ignore[call-overload]
+    devices.mend(model)
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
     if not fabric.is_global_zero:
         on_epoch, on_step, report = _nothing, _nothing, _nothing
@@ -133,6 +134,7 @@ def fit(
         epochs=epochs,
         steps=plan.steps,
         schedule=schedule,
+        gamma=gamma,
         channels_last=channels_last,
         report=report,
         on_step=on_step,
@@ -180,8 +182,7 @@ def fit(
 
 def _last_lr(run: Run, state: State) -> float:
     """The highest learning rate in the last step of the epoch; from the plan, as that step may lie before a resume."""
-    last = (state.epoch + 1) * run.steps - 1
-    factor = schedules.factor(run.schedule, step=last, steps=run.epochs * run.steps)
+    factor = run.lr_factor((state.epoch + 1) * run.steps - 1)
     return float(max(group["base_lr"] for group in run.optimizer.param_groups) * factor)
 
 

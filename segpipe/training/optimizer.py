@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn, optim
 
-NAMES = ("adamw", "sgd")
+NAMES = ("adamw", "sgd", "rmsprop")
 
 
 def build(
@@ -17,17 +17,20 @@ def build(
     momentum: float = 0.9,
     groups: Iterable[Mapping[str, Any]] | None = None,
 ) -> optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019) or SGD with momentum (no Nesterov) over the model's trainable parameters.
+    """AdamW (Loshchilov and Hutter 2019), SGD with momentum (no Nesterov) or RMSprop over the model's trainable parameters.
+
+    RMSprop (Tieleman and Hinton 2012) is Lasagne's, with which FC-DenseNet was trained: squared gradients averaged with 0.9, and a
+    root of at least 1e-3 to divide by (Lasagne adds 1e-6 under the root, which bounds it alike); no momentum.
 
     Vectors and scalars, which are biases and the weights of normalisations, get no weight decay. Each group of the result keeps
     its `base_lr`, which schedules multiply.
 
     Args:
         model: the network.
-        name: "adamw" or "sgd".
+        name: "adamw", "sgd" or "rmsprop".
         lr: base learning rate, above 0.
-        weight_decay: of all parameters with two or more dimensions.
-        momentum: of "sgd"; "adamw" keeps its own.
+        weight_decay: of all parameters with two or more dimensions; a part of the gradient, but in "adamw" a step of its own.
+        momentum: of "sgd" alone.
         groups: what an architecture's `param_groups(model)` answers: {"params": ..., "lr_scale": float}; None is one group.
 
     Raises:
@@ -57,6 +60,8 @@ def build(
         )
     if name == "adamw":
         return optim.AdamW(rows, lr=lr)
+    if name == "rmsprop":
+        return optim.RMSprop(rows, lr=lr, alpha=0.9, eps=1e-3)
     return optim.SGD(rows, lr=lr, momentum=momentum)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from segpipe.architectures.blocks.cam_grid import CamGrid
+from segpipe.architectures.blocks.encoding import Encoding
 
 
 def initialise(model: nn.Module) -> nn.Module:
@@ -24,9 +25,12 @@ def initialise(model: nn.Module) -> nn.Module:
                     module.weight.fill_(1 / fan_in)
                 if module.bias is not None:
                     module.bias.fill_(0.01)
-            elif isinstance(module, nn.BatchNorm2d):
+            elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.weight.fill_(1.0)
                 module.bias.fill_(0.05)
+            elif isinstance(module, Encoding):
+                module.codewords.copy_(0.01 * torch.arange(len(module.codewords), dtype=torch.float64)[:, None])
+                module.scale.fill_(-1.0)
     return model
 
 

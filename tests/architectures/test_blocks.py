@@ -66,6 +66,34 @@ def test_transposed_upconv_lays_kernels_side_by_side() -> None:
     assert torch.equal(operator(plane([[1, 10]])), plane([[0, 1, 0, 10], [2, 3, 20, 30]]))
 
 
+def test_resize_convolution_smooths_the_enlarged_map() -> None:
+    operator = UpConv(1, 1, how="resize_conv")
+    with torch.no_grad():
+        operator.conv.weight.copy_(plane([[0, 0, 0], [1, 2, 0], [0, 0, 4]]))
+        operator.conv.bias.fill_(0.5)
+    found = operator(plane([[1, 10]]))
+    assert torch.equal(found, plane([[6.5, 43.5, 61.5, 30.5], [2.5, 3.5, 21.5, 30.5]]))
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("nearest", [[7, 7, 1, 1], [7, 7, 1, 1]]),
+        ("bed_of_nails", [[7, 0, 1, 0], [0, 0, 0, 0]]),
+        ("max_unpool", [[0, 7, 0, 0], [0, 0, 1, 0]]),
+    ],
+)
+def test_channels_change_before_the_map_grows(how: str, expected: list[list[float]]) -> None:
+    """Two channels become one, 2a + b; its switches come from a pooled map of one channel. The bias is not in the zeros."""
+    operator = UpConv(2, 1, how=how)
+    with torch.no_grad():
+        operator.conv.weight.copy_(torch.tensor([2.0, 1.0]).view(1, 2, 1, 1))
+        operator.conv.bias.fill_(-1)
+    x = torch.tensor([[2.0, 1.0], [4.0, 0.0]]).view(1, 2, 1, 2)
+    _, switches = F.max_pool2d(plane([[0, 9, 0, 1], [3, 0, 5, 0]]), 2, return_indices=True)
+    assert torch.equal(operator(x, switches, (2, 4)), plane(expected))
+
+
 def test_bed_of_nails_by_other_factors() -> None:
     assert torch.equal(bed_of_nails(plane([[5]]), factor=3), plane([[5, 0, 0], [0, 0, 0], [0, 0, 0]]))
 

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from segpipe.architectures import deeplabv3plus, fcn, segnet, unet
+from segpipe.architectures.blocks.cropping import centre_crop
 from segpipe.architectures.blocks.resnet import ResNet
 from segpipe.architectures.blocks.upsampling import UPSAMPLING
 from segpipe.architectures.blocks.xception import Xception65
@@ -53,6 +54,23 @@ class TestUNet:
         model = unet.build(num_classes=2, width=2, padding=padding, upsampling=upsampling)
         out = model(torch.randn(1, 3, side, side + 16))["out"]
         assert out.shape == (1, 2, side - 2 * model.input_rule.margin, side + 16 - 2 * model.input_rule.margin)
+
+    @pytest.mark.parametrize(("padding", "side"), [("valid", 204), ("same", 48)])
+    def test_unpooling_fills_the_maxima_of_its_own_level(self, padding: str, side: int) -> None:
+        torch.manual_seed(0)
+        model = unet.build(num_classes=2, width=2, padding=padding, upsampling="max_unpool").eval()
+        skips, grown = [], []
+        for encoder in model.encoders[:-1]:
+            encoder.register_forward_hook(lambda module, inputs, out: skips.append(out))
+        for upconv in model.upconvs:
+            upconv.register_forward_hook(lambda module, inputs, out: grown.append(out))
+            nn.init.ones_(upconv.conv.bias)  # so that what is put back is not zero after a silent ReLU
+        with torch.no_grad():
+            model(torch.randn(1, 3, side, side + 16))
+        for skip, up in zip(reversed(skips), grown, strict=True):
+            _, switches = F.max_pool2d(skip, 2, return_indices=True)
+            maxima = torch.zeros_like(skip).flatten(2).scatter(2, switches.flatten(2), 1.0).unflatten(2, skip.shape[2:])
+            assert torch.equal(up != 0, centre_crop(maxima, up.shape[2], up.shape[3]) != 0)
 
     def test_initial_weights_of_the_paper(self) -> None:
         torch.manual_seed(0)

@@ -12,8 +12,15 @@ from segpipe.architectures.blocks.aspp import ASPP, RATES
 from segpipe.architectures.blocks.resnet import ResNet
 from tests.architectures import probe
 
-GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
+HERE = Path(__file__).parent
+GOLDEN = json.loads((HERE / "golden.json").read_text())
 NARROW = {"unet": {"width": 4}, "segnet": {"width": 4}, "fcn": {"width": 4, "fc": 64}}
+# One file per further network: rows of the same form, and `narrow`, the options with which the probe gives the same numbers.
+for _path in sorted((HERE / "golden").glob("*.json")):
+    _own = json.loads(_path.read_text())
+    NARROW[_path.stem] = _own.get("narrow", {})
+    for _kind in ("params", "stages", "probes"):
+        GOLDEN[_kind] += _own.get(_kind, [])
 
 
 def label(row: dict) -> str:
@@ -54,7 +61,7 @@ def test_shapes_of_every_stage(row: dict) -> None:
 
 @pytest.mark.parametrize("row", GOLDEN["probes"], ids=lambda row: f"{label(row)}-{row['input'][-2]}x{row['input'][-1]}")
 def test_numbers_of_the_probe(row: dict) -> None:
-    model = probe.initialise(build(row, **NARROW[row["architecture"]]))
+    model = probe.initialise(build(row, **NARROW.get(row["architecture"], {})))
     with torch.no_grad():
         found = probe.digest(model(probe.image(*row["input"]))["out"])
     assert_close(found, row["probe"])

@@ -66,6 +66,11 @@ def test_learns_and_keeps_the_best_epoch(folder: Path) -> None:
     assert fitted.peak_memory_mb > 50
 
 
+def test_the_learning_rate_follows_the_schedule(folder: Path) -> None:
+    falling = train(folder, tiny.net(), name="rmsprop", schedule="exponential", gamma=0.5)
+    assert [row["lr"] for row in falling.history] == [0.02, 0.01, 0.005]
+
+
 def test_best_weights_are_those_of_the_best_epoch(folder: Path) -> None:
     """The best of 12 epochs scores, in a run of its own that only validates, what the history says."""
     model = tiny.net()
@@ -84,7 +89,7 @@ def torch_sgd(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD([{"params": list(model.parameters()), "lr": 0.0, "base_lr": 0.0}], lr=0.0)
 
 
-@pytest.mark.parametrize(("name", "precision"), [("adamw", "fp32"), ("sgd", "fp32"), ("adamw", "bf16")])
+@pytest.mark.parametrize(("name", "precision"), [("adamw", "fp32"), ("sgd", "fp32"), ("rmsprop", "fp32"), ("adamw", "bf16")])
 def test_killed_after_any_step_it_ends_with_the_same_bits(folder: Path, tmp_path: Path, name: str, precision: str) -> None:
     whole = tiny.net()
     expected = train(folder, whole, name=name, precision=precision)

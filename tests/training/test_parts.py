@@ -21,7 +21,7 @@ from tests.training import tiny
 
 
 def test_schedules() -> None:
-    assert [schedule.factor(name, step=0, steps=7) for name in schedule.NAMES] == [1.0, 1.0, 1.0]
+    assert [schedule.factor(name, step=0, steps=7, gamma=0.5) for name in schedule.NAMES] == [1.0, 1.0, 1.0, 1.0]
     assert schedule.factor("poly", step=5, steps=10) == pytest.approx(0.5**0.9)
     assert schedule.factor("poly", step=9, steps=10) == pytest.approx(0.1**0.9)
     assert schedule.factor("cosine", step=5, steps=10) == pytest.approx(0.5)
@@ -30,8 +30,16 @@ def test_schedules() -> None:
     for name in ("poly", "cosine"):
         values = [schedule.factor(name, step=s, steps=20) for s in range(20)]
         assert values == sorted(values, reverse=True) and values[-1] > 0
-    with pytest.raises(ValueError, match="schedule 'linear': unknown. Choices: poly, cosine, constant"):
+    with pytest.raises(ValueError, match="schedule 'linear': unknown. Choices: poly, cosine, constant, exponential"):
         schedule.factor("linear", step=0, steps=1)
+
+
+def test_the_exponential_schedule_falls_after_each_epoch() -> None:
+    values = [schedule.factor("exponential", step=s, steps=12, epochs=4, gamma=0.5) for s in range(12)]
+    assert values == [1.0] * 3 + [0.5] * 3 + [0.25] * 3 + [0.125] * 3
+    assert schedule.factor("exponential", step=749 * 122, steps=750 * 122, epochs=750, gamma=0.995) == 0.995**749
+    with pytest.raises(ValueError, match="schedule 'exponential' needs gamma"):
+        schedule.factor("exponential", step=0, steps=1)
 
 
 def test_class_weights_of_camvid() -> None:
@@ -95,8 +103,28 @@ def test_optimizer_refuses_groups_that_lose_parameters() -> None:
     with pytest.raises(ValueError, match="exactly once"):
         twice = [{"params": model.parameters()}, {"params": model.head.parameters()}]
         optimizer.build(model, name="adamw", lr=1, weight_decay=0, groups=twice)
-    with pytest.raises(ValueError, match="optimizer 'adam': unknown. Choices: adamw, sgd"):
+    with pytest.raises(ValueError, match="optimizer 'adam': unknown. Choices: adamw, sgd, rmsprop"):
         optimizer.build(model, name="adam", lr=1, weight_decay=0)
+
+
+def test_rmsprop_is_lasagnes() -> None:
+    """Three steps of a weight and of a bias by hand: v = 0.9 v + 0.1 g^2, p -= lr g / (sqrt(v) + 1e-3); the decay is in g."""
+    model = nn.Linear(1, 1)
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+        model.bias.fill_(-1.0)
+    made = optimizer.build(model, name="rmsprop", lr=0.1, weight_decay=0.01, momentum=0.9)
+    values, means = {"weight": 2.0, "bias": -1.0}, {"weight": 0.0, "bias": 0.0}
+    for step in range(3):
+        made.zero_grad()
+        model(torch.full((1, 1), 0.3)).square().sum().backward()
+        made.step()
+        slope = 2 * (0.3 * values["weight"] + values["bias"])
+        gradients = {"weight": 0.3 * slope + 0.01 * values["weight"], "bias": slope}
+        for name, gradient in gradients.items():
+            means[name] = 0.9 * means[name] + 0.1 * gradient**2
+            values[name] -= 0.1 * gradient / (math.sqrt(means[name]) + 1e-3)
+            assert model.get_parameter(name).item() == pytest.approx(values[name], rel=1e-5), f"{name} after step {step + 1}"
 
 
 def test_frozen_parameters_stay_out() -> None:
@@ -186,6 +214,27 @@ def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="precision: 'half' is unknown"):
         devices.choose_precision("half", cpu)
     assert devices.use_channels_last(cpu, "fp32") and not devices.use_channels_last(torch.device("cuda"), "fp32")
+
+
+@pytest.mark.parametrize("groups", [24, 6])
+def test_grouped_convolutions_with_dilation_learn_in_bfloat16(groups: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(24, 24, 3, padding=4, dilation=4, groups=groups)).to(memory_format=torch.channels_last)
+    state = model.state_dict()
+    devices.mend(model)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    x, slope = torch.randn(2, 2, 24, 24, 33).unbind()
+    exact = nn.Conv2d(24, 24, 3, padding=4, dilation=4, groups=groups).double()
+    exact.load_state_dict(model[0].state_dict())
+    assert torch.equal(model(x), nn.Conv2d.forward(model[0], x)), "nothing changes in float32"
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(x.contiguous(memory_format=torch.channels_last))
+    assert out.dtype == torch.bfloat16
+    out.backward(slope.to(out).contiguous(memory_format=torch.channels_last))
+    exact(x.double()).backward(slope.double())
+    for mine, true in zip(model.parameters(), exact.parameters(), strict=True):
+        assert mine.grad is not None and true.grad is not None
+        assert (mine.grad - true.grad).norm() < 0.01 * true.grad.norm()
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from segpipe import model_io
+from segpipe import components, model_io, shards
+from segpipe.params import Train
+from stages import train
 from tests.training import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +49,17 @@ PARAMS = {
 }
 
 
+def test_volumes_are_refused_with_the_line_that_cuts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = workspace(tmp_path)
+    data = folder / "data" / "converted" / "tiny"
+    shards.write_info(data, replace(shards.read_info(data), dimensions=3))
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["train", "net"])
+    with pytest.raises(SystemExit, match=r"data/converted/tiny: holds volumes.* Set datasets.tiny.slices: 0 .* in params.yaml"):
+        train.main()
+    assert not (folder / "models").exists()
+
+
 def workspace(folder: Path) -> Path:
     tiny.write_dataset(folder / "data" / "converted" / "tiny", train=32, val=4, sizes=((40, 48),))
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
@@ -69,6 +83,17 @@ def finish(process: "subprocess.Popen[str]") -> str:
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return out
+
+
+def test_the_papers_rates_of_layers_can_be_left_out() -> None:
+    deeplab = components.load("architectures", "deeplabv1")
+    model = deeplab.build(num_classes=2, **deeplab.TINY)
+
+    def rates(own: bool) -> set[float]:
+        made = train._optimizer(model, deeplab, Train(epochs=1, batch_size=1, lr=0.5, layer_rates=own))
+        return {group["lr"] for group in made.param_groups}
+
+    assert rates(False) == {0.5} and rates(True) == {0.5, 1.0, 5.0, 10.0}
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ class InputRule:
         minimum: smallest allowed side, in pixels.
         margin: pixels that unpadded convolutions eat on each border: the answer covers side - 2 * margin pixels.
         fixed: the only allowed (height, width), for networks with fully connected layers.
+        aligned: the answer's outermost cells are centred on the outermost pixels (sides of 8k + 1 answered by k + 1 cells), so that
+            it is enlarged with aligned corners. Otherwise its cells cover the input edge to edge.
     """
 
     multiple: int = 1
@@ -20,6 +22,7 @@ class InputRule:
     minimum: int = 1
     margin: int = 0
     fixed: tuple[int, int] | None = None
+    aligned: bool = False
 
     def __post_init__(self) -> None:
         assert self.multiple >= 1 and 0 <= self.offset < self.multiple, self

@@ -24,3 +24,9 @@ def probability(value: object, *, name: str) -> None:
     """Raise ValueError unless 0 <= `value` < 1."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"{name}: {value!r} must be at least 0 and below 1")
+
+
+def flag(value: object, *, name: str) -> None:
+    """Raise ValueError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: {value!r} must be true or false")

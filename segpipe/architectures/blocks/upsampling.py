@@ -49,8 +49,9 @@ def crop_switches(
 class UpConv(nn.Module):
     """Twice the height and width, `in_channels` -> `out_channels`: (N, Cin, H, W) -> (N, Cout, 2H, 2W).
 
-    `transposed` is a 2x2 convolution transposed with stride 2 and `resize_conv` a 3x3 convolution after nearest neighbours; the
-    others have no weights of their own, so that a 1x1 convolution changes the channels first.
+    `transposed` is a 2x2 convolution transposed with stride 2, and `resize_conv` a 3x3 convolution after nearest neighbours, which
+    leaves no checkerboard (Odena, Dumoulin, Olah 2016: https://distill.pub/2016/deconv-checkerboard). The others have no weights of
+    their own, so that a 1x1 convolution changes the channels first; max_unpool needs it, as its switches have `out_channels`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, how: str) -> None:
