@@ -125,7 +125,7 @@ def _write(
                     audit.add_fault(fault, value=value, picture=result.picture)
                 if result.sample is not None:
                     assert result.statistics is not None
-                    writer.write(result.sample)
+                    writer.write(result.sample, image_digest=result.digest)
                     statistics.add(split, result.statistics)
                     images.add(result.sample, split, writer.count - 1, digest=result.digest, fingerprint=result.fingerprint)
                     reencoded.update([result.reencoded] if result.reencoded else [])

@@ -137,16 +137,17 @@ class SplitWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def write(self, sample: Sample) -> None:
-        """Append one sample. The rows' order is the order of the calls."""
+    def write(self, sample: Sample, *, image_digest: bytes | None = None) -> None:
+        """Append one sample. The rows' order is the order of the calls. `image_digest` is the sha256 of its image, if known."""
         size = len(sample.image) + len(sample.mask)
         if self._file_bytes and self._file_bytes + size > self._max_bytes:
             self._close_shard()
         self._rows.append(asdict(sample))
         self._file_bytes += size
         self.count += 1
-        for part in (sample.id.encode(), sample.image, sample.mask):
-            self._digest.update(hashlib.sha256(part).digest())
+        self._digest.update(hashlib.sha256(sample.id.encode()).digest())
+        self._digest.update(image_digest or hashlib.sha256(sample.image).digest())
+        self._digest.update(hashlib.sha256(sample.mask).digest())
         if len(self._rows) >= ROWS_PER_BATCH:
             self._flush()
 
