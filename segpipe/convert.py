@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from segpipe import class_map, drawing, shards
@@ -163,7 +164,7 @@ def _in_order(work: Callable[[Item], Converted], items: Sequence[Item], *, worke
         return
     done = 0
     # Spawned, not forked: this process may hold threads of cv2 and pyarrow, which do not survive a fork.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start) as pool:
         waiting: deque[Future[list[Converted]]] = deque()
         for start in range(0, len(items), ITEMS_PER_TASK):
             waiting.append(pool.submit(_work_through, work, items[start : start + ITEMS_PER_TASK]))
@@ -171,6 +172,11 @@ def _in_order(work: Callable[[Item], Converted], items: Sequence[Item], *, worke
                 for result in waiting.popleft().result():
                     done += 1
                     yield done, result
+
+
+def _start() -> None:
+    end_with_parent()
+    cv2.setNumThreads(1)  # the processes are the parallelism; cv2's threads would contend for the same cores
 
 
 def _work_through(work: Callable[[Item], Converted], items: Sequence[Item]) -> list[Converted]:
