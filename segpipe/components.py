@@ -55,6 +55,12 @@ def options(kind: str, name: str, function: str, *, fixed: Iterable[str] = ()) -
     return []
 
 
+def chosen(kind: str, name: str, function: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `values` that `function` in a plug-in's file takes as keyword arguments."""
+    takes = options(kind, name, function)
+    return {key: value for key, value in values.items() if key in takes}
+
+
 def is_empty(kind: str, name: str, constant: str) -> bool:
     """Whether a plug-in's file sets `constant` to an empty tuple. Read from the file's text, like `options`."""
     for node in ast.parse((ROOT / kind / f"{name}.py").read_text()).body:

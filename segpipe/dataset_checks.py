@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from segpipe import duplicates, shards
+from segpipe import drawing, duplicates, shards
 from segpipe.audit import MAX_PICTURES, Audit
 from segpipe.layout import WARNING, Item, Scan
 from segpipe.splits import groups_in_two_splits
@@ -102,8 +102,4 @@ def _pair(images: Images, pair: tuple[int, int], folder: Path) -> tuple[str, byt
         pixels, _ = shards.Split(folder, images.splits[index]).arrays(images.rows[index])
         scale = SMALL / pixels.shape[1]
         halves.append(cv2.resize(pixels, (SMALL, max(1, round(pixels.shape[0] * scale))), interpolation=cv2.INTER_AREA))
-    height = max(half.shape[0] for half in halves)
-    padded = [cv2.copyMakeBorder(h, 0, height - h.shape[0], 0, 4, cv2.BORDER_CONSTANT, value=(252, 252, 251)) for h in halves]
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(np.hstack(padded), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    assert done
-    return " and ".join(f"{images.sources[i]} ({images.splits[i]})" for i in pair), data.tobytes()
+    return " and ".join(f"{images.sources[i]} ({images.splits[i]})" for i in pair), drawing.side_by_side(halves)

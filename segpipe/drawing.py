@@ -117,6 +117,15 @@ def contact_sheet(
     return np.asarray(sheet)
 
 
+def side_by_side(pictures: Sequence[np.ndarray]) -> bytes:
+    """The JPEG bytes of pictures uint8 (H, W, 3) beside each other, aligned at the top, with paper between and below them."""
+    height = max(picture.shape[0] for picture in pictures)
+    padded = [cv2.copyMakeBorder(p, 0, height - p.shape[0], 0, 4, cv2.BORDER_CONSTANT, value=PAPER) for p in pictures]
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(np.hstack(padded), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+    assert done
+    return bytes(data.tobytes())
+
+
 def _cell(
     name: str, image: np.ndarray, mask: np.ndarray, *, palette: np.ndarray, ignore_index: int, width: int
 ) -> tuple[str, np.ndarray]:

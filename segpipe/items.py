@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from segpipe import shards
+from segpipe import drawing, shards
 from segpipe.duplicates import fingerprint
 from segpipe.images import DAMAGE, check_png, in_words, normal_image
 from segpipe.layout import WARNING, Fault, Item, Raw
@@ -71,9 +71,10 @@ def convert_item(item: Item, *, load: Load, rules: Rules) -> Converted:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Pillow's words on odd metadata; what is really damaged raises
             for path in _files(item):
-                if path.suffix.lower() == ".png":
+                if path != item.image and path.suffix.lower() == ".png":
                     check_png(path.read_bytes())
             raw = load(item)
+            check_png(raw.image)
             labels = np.asarray(raw.labels)
             image, note = (raw.image, None) if volume else normal_image(raw.image, mask_size=labels.shape[:2])
             pixels = shards.decode_image(image)
@@ -213,11 +214,7 @@ def picture(item: Item, pixels: np.ndarray, labels: np.ndarray) -> tuple[str, by
     """(caption, JPEG): a small image beside its raw label values, stretched to what the eye can tell apart."""
     middle = [array[len(array) // 2] if array.ndim > 2 and array.shape[-1] not in (3, 4) else array for array in (pixels, labels)]
     halves = [_small(array, photograph=index == 0) for index, array in enumerate(middle)]
-    height = max(half.shape[0] for half in halves)
-    padded = [cv2.copyMakeBorder(h, 0, height - h.shape[0], 0, 4, cv2.BORDER_CONSTANT, value=(252, 252, 251)) for h in halves]
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(np.hstack(padded), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    assert done
-    return item.source, data.tobytes()
+    return item.source, drawing.side_by_side(halves)
 
 
 def _small(array: np.ndarray, *, photograph: bool) -> np.ndarray:

@@ -22,7 +22,7 @@ def main() -> None:
     key = sys.argv[1]
     row = read_params().datasets[key]
     module = components.load("datasets", row.format)
-    takes = components.options("datasets", row.format, "scan", fixed=("raw",))
+    options = components.chosen("datasets", row.format, "scan", row.options)
     raw, scratch, out = Path("data/raw") / key, Path(".cache/raw") / key, Path("data/converted") / key
     page = Path("reports/datasets") / key / "index.html"
     try:
@@ -31,7 +31,7 @@ def main() -> None:
                 folder,
                 out,
                 name=key,
-                scan=module.scan(folder, **{name: value for name, value in row.options.items() if name in takes}),
+                scan=module.scan(folder, **options),
                 load=module.load,
                 splits=row.splits,
                 stand_ins=row.stand_in,

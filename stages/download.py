@@ -18,14 +18,12 @@ def main() -> None:
     out, cache = Path("data/raw") / key, Path(".cache/downloads")
     try:
         if hasattr(module, "generate") and row.source is None:
-            takes = components.options("datasets", row.format, "generate", fixed=("raw", "seed"))
-            options = {name: value for name, value in row.options.items() if name in takes}
+            options = components.chosen("datasets", row.format, "generate", row.options)
             download.generate(out, module.generate, name=row.format, seed=params.seed, options=options)
         else:
             sources = module.SOURCES
             if row.source is None and hasattr(module, "needed"):
-                takes = components.options("datasets", row.format, "needed")
-                sources = module.needed(**{name: value for name, value in row.options.items() if name in takes})
+                sources = module.needed(**components.chosen("datasets", row.format, "needed", row.options))
             show_terms(sources)
             with TransferProgress() as shown:
                 download.download(
