@@ -11,7 +11,8 @@ import os
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from segpipe.splits import assign, stand_in
 from segpipe.statistics import DatasetStatistics
 from segpipe.workers import end_with_parent
 
-ITEMS_PER_TASK = 4
+ITEMS_PER_TASK = 8
 SMALL = 200
 """Up to this many samples, starting processes takes longer than it saves."""
 TASKS_PER_WORKER = 3
@@ -84,6 +85,8 @@ def convert(
             dimensions=scan.dimensions,
         )
         ordered = [item for split in shards.SPLITS for item in items if item.split == split]
+        if workers is None:
+            workers = len(os.sched_getaffinity(0)) if len(ordered) > SMALL else 1
         results = _in_order(partial(convert_item, load=load, rules=rules), ordered, workers=workers)
         told = raw / "provenance.json"
         provenance = json.loads(told.read_text()) if told.exists() else {}
@@ -95,7 +98,7 @@ def convert(
             raise ValueError(f"{name}: of {info.splits} samples could be used; every split needs one. See the warnings: {audit}")
         audit.write(temporary / "audit.json")
         if info.dimensions == 2:
-            _write_previews(temporary, info, count=previews)
+            _write_previews(temporary, info, count=previews, threads=workers)
         shards.write_info(temporary, info)
         put(temporary, out)
     finally:
@@ -155,23 +158,23 @@ def _write(
     )
 
 
-def _in_order(work: Callable[[Item], Converted], items: Sequence[Item], *, workers: int | None) -> Iterator[tuple[int, Converted]]:
+def _in_order(work: Callable[[Item], Converted], items: Sequence[Item], *, workers: int) -> Iterator[tuple[int, Converted]]:
     """(number done, result) for each item, in order; at most a few tasks per worker are in memory at once."""
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if len(items) > SMALL else 1
     if workers <= 1:
         yield from enumerate(map(work, items), 1)
         return
     done = 0
     # Spawned, not forked: this process may hold threads of cv2 and pyarrow, which do not survive a fork.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start) as pool:
-        waiting: deque[Future[list[Converted]]] = deque()
+        waiting: deque[tuple[Sequence[Item], Future[list[Converted]]]] = deque()
         for start in range(0, len(items), ITEMS_PER_TASK):
-            waiting.append(pool.submit(_work_through, work, items[start : start + ITEMS_PER_TASK]))
+            task = items[start : start + ITEMS_PER_TASK]
+            waiting.append((task, pool.submit(_work_through, work, task)))
             while len(waiting) > TASKS_PER_WORKER * workers or (start + ITEMS_PER_TASK >= len(items) and waiting):
-                for result in waiting.popleft().result():
+                task, future = waiting.popleft()
+                for item, result in zip(task, future.result(), strict=True):
                     done += 1
-                    yield done, result
+                    yield done, _with_image(result, item)
 
 
 def _start() -> None:
@@ -180,15 +183,31 @@ def _start() -> None:
 
 
 def _work_through(work: Callable[[Item], Converted], items: Sequence[Item]) -> list[Converted]:
-    return [work(item) for item in items]
+    """The results; an image that is its source's file to the byte is left out, as reading it again is cheaper than a pipe."""
+    results = [work(item) for item in items]
+    for item, result in zip(items, results, strict=True):
+        sample = result.sample
+        if sample is not None and item.image.is_file() and item.image.read_bytes() == sample.image:
+            result.sample = replace(sample, image=b"")
+    return results
 
 
-def _write_previews(folder: Path, info: shards.DatasetInfo, *, count: int) -> None:
+def _with_image(result: Converted, item: Item) -> Converted:
+    if result.sample is not None and not result.sample.image:
+        result.sample = replace(result.sample, image=item.image.read_bytes())
+    return result
+
+
+def _write_previews(folder: Path, info: shards.DatasetInfo, *, count: int, threads: int) -> None:
     (folder / "preview").mkdir()
-    for split, total in ((split, total) for split, total in info.splits.items() if total):
+
+    def write(split: str) -> None:
         samples = shards.Split(folder, split)
-        chosen = sorted({int(i) for i in np.linspace(0, total - 1, min(count, total))})
+        chosen = sorted({int(i) for i in np.linspace(0, len(samples) - 1, min(count, len(samples)))})
         rows = [(samples[i].id, *samples.arrays(i)) for i in chosen]
-        title = f"{info.name} · {split} · {total} samples, {len(rows)} shown"
+        title = f"{info.name} · {split} · {len(samples)} samples, {len(rows)} shown"
         sheet = drawing.contact_sheet(rows, info.classes, title=title, ignore_index=info.ignore_index)
         (folder / "preview" / f"{split}.png").write_bytes(shards.encode_image(sheet))
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(write, [split for split, total in info.splits.items() if total]))

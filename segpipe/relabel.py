@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
 
 from segpipe.layout import Fault
 
@@ -26,6 +25,8 @@ def relabel(source: np.ndarray, labels: Mapping[int, int], *, ignore_index: int)
         table[values] = [labels.get(int(v), ignore_index) for v in values]
         mask, counts = table[source], counts[values]
     else:
+        import pandas as pd  # here, as few sources need it and each process of convert would take a third of a second to import it
+
         codes, values = pd.factorize(source.ravel())
         counts = np.bincount(codes, minlength=len(values))
         mask = np.array([labels.get(int(v), ignore_index) for v in values], dtype)[codes].reshape(source.shape)
