@@ -59,7 +59,7 @@ doctor: setup ## what this machine has, and what would fail
 	segpipe doctor
 
 benchmarks: setup ## each benchmark runs both sides and prints a ratio
-	for file in $(filter-out benchmarks/zoo%.py,$(wildcard benchmarks/*.py)); do python -m benchmarks.$$(basename $$file .py) || exit 1; done
+	for file in $(filter-out benchmarks/zoo%.py benchmarks/simulate_%.py,$(wildcard benchmarks/*.py)); do python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 zoo: setup ## train every network for minutes on CamVid, one table (SOURCE=/path/to/CamVid, else a download; MINUTES ONLY JOBS THREADS WRITE)
 	python -m benchmarks.zoo $(if $(SOURCE),--source "$(SOURCE)") $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ONLY),--only $(ONLY)) \

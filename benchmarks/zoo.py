@@ -31,10 +31,11 @@ import yaml
 from filelock import FileLock, Timeout
 
 from segpipe import components
+from segpipe.intervals import percentile
 from segpipe.metrics import mean_iou
 from segpipe.model_io import replacing
 from segpipe.params import PARAMS_FILE, read_params
-from segpipe.resampling import bootstrap, interval, units_of
+from segpipe.resampling import bootstrap, units_of
 from segpipe.shards import read_info
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -218,7 +219,7 @@ def measured(folder: Path, name: str) -> dict[str, Any]:
         counts, groups = file["counts"], file["groups"]
     units = units_of(list(groups))[0]
     draws = bootstrap(counts[None], units, metrics={"miou": mean_iou.compute}, resamples=RESAMPLES, seed=0)["miou"][0]
-    low, high = interval(draws, alpha=0.05)
+    low, high = percentile(draws, alpha=0.05)
     return {
         "parameters": cost["parameters"],
         "gflops": cost["gflops"],

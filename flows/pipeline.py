@@ -5,7 +5,9 @@ stage that failed for another reason would fail again, and what did finish is in
 """
 
 import csv
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -152,19 +154,28 @@ def set_training_slots(slots: int) -> None:
 
 
 def publish(workspace: Path, graph: dict[str, set[str]], reports_url: str | None) -> None:
-    """The leaderboard and the links to all reports, as artifacts of the flow run."""
+    """The leaderboard, the most important findings and the links to all reports, as artifacts of the flow run."""
     with (workspace / "reports/comparison/leaderboard.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     create_table_artifact(table=rows, key="leaderboard", description="Every model on its test split (DVC: compare)")
-    pages = {"comparison": "comparison/index.html"}
+    pages, findings = {"comparison": "comparison/index.html"}, ["# Why the models fail", ""]
     for stage in graph:
         if stage.startswith("explain@"):
             name = stage.partition("@")[2]
+            pages[f"evaluation of {name}"] = f"{name}/evaluation/index.html"
             pages[f"failures of {name}"] = f"{name}/failures/index.html"
+            found = json.loads((workspace / "failures" / name / "summary.json").read_text())["findings"]
+            findings += [f"## {name}", "", *(f"1. **{_plain(f['claim'])}** {_plain(f['text'])}" for f in found), ""]
     if reports_url:
         create_link_artifact(f"{reports_url}/comparison/index.html", link_text="comparison", key="comparison")
     lines = [
         f"- [{title}]({reports_url}/{quote(page)})" if reports_url else f"- {title}: `reports/{page}`"
         for title, page in pages.items()
     ]
+    create_markdown_artifact("\n".join(findings), key="findings", description="The three most important findings of each model")
     create_markdown_artifact("\n".join(["# Reports", "", *lines]), key="reports", description="The pages of this run")
+
+
+def _plain(text: str) -> str:
+    """`text` with nothing in it that Markdown or HTML would act on: class names and ids come from outside."""
+    return re.sub(r"([\\`*_{}\[\]<>#|!~&])", lambda m: f"&#{ord(m[0])};", text)

@@ -65,7 +65,7 @@ def servers(workspace: Path, *, prefect_port: int, mlflow_port: int, reports_por
         ),
         Server(
             name="Reports",
-            command=[python, "-m", "http.server", str(reports_port), "--bind", HOST, "--directory", str(workspace / "reports")],
+            command=[python, "-m", "flows.reports", str(reports_port), str(workspace / "reports"), str(workspace / "ratings")],
             address=reports,
             health=reports,
             environment={},

@@ -1,7 +1,7 @@
 """Which model is better, by how much, and is it real: all models of one dataset, all pairs of them, and the verdicts in words.
 
-Everything derives from per-image confusion counts; the statistics are in `resampling.py`. Rows that differ only in their seed are
-replicates of one model: its score is the mean over them, and their spread is its training noise.
+Everything derives from per-image confusion counts; the draws and tests are in `resampling.py`, what is made of them for one model
+in `model_scores.py` and for two in `model_pairs.py`.
 """
 
 import math
@@ -12,110 +12,31 @@ from typing import Any
 
 import numpy as np
 
-from segpipe.resampling import (
-    Metric,
-    PairResult,
-    bootstrap,
-    effect_size,
-    holm,
-    interval,
-    mean_defined,
-    mean_per_unit,
-    paired_test,
-    units_of,
-    welch_p,
-    wilcoxon_p,
-)
-from segpipe.verdicts import verdict
+from segpipe.intervals import HEADLINE_METHOD
+from segpipe.model_pairs import Pair, compare_two, judge
+from segpipe.model_scores import HEADLINE, Model, Scored, families, score_model
+from segpipe.ranking import Ranking, ranking
+from segpipe.resampling import Metric, units_of
 
-HEADLINE = "miou"
 WITH_INTERVAL = ("miou", "mpa")
 """The scores whose intervals stand in leaderboard.csv; comparison.json has all."""
-COSTS = dict(parameters="parameters", train_seconds="wall_seconds", images_per_second="images_per_second", gflops="gflops")
-"""Columns of leaderboard.csv and the keys of cost.json that fill them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """One trained network on one test split. `counts` is int64 (N, K, K); equal `recipe`: the same model but for its seed.
-
-    `cost` holds what the training run wrote (`parameters`, `wall_seconds`, ...); `groups` may hold "" for an image of its own.
-    """
-
-    name: str
-    architecture: str
-    loss: str
-    seed: int
-    recipe: str
-    dataset: str
-    dataset_digest: str
-    ids: Sequence[str]
-    groups: Sequence[str]
-    counts: np.ndarray
-    cost: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """A score in 0..1 (mean over seeds), its bootstrap interval over images, and its sd over seeds (None for one seed)."""
-
-    value: float
-    low: float
-    high: float
-    training_sd: float | None = None
-
-
-@dataclass(frozen=True)
-class Member:
-    """One replicate of a model: one experiment. `per_image` is its mIoU on each image, float64 (N,), NaN = undefined."""
-
-    name: str
-    architecture: str
-    loss: str
-    seed: int
-    scores: dict[str, Score]
-    per_image: np.ndarray
-    cost: dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """One model. Scores, cost, mIoU `per_image` (N,) and IoU `per_class` (K,) are means over its members."""
-
-    name: str
-    members: tuple[Member, ...]
-    scores: dict[str, Score]
-    per_image: np.ndarray
-    per_class: np.ndarray
-    cost: dict[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """Two models of one dataset, `a` the one that scores higher. `better` is None where there is no evidence of a difference.
-
-    `p_holm` is `test.p` after Holm's correction over all pairs. `wilcoxon_p` (zeros by Pratt) and `effect` (mean / sd, d_z) are
-    of paired differences of per-image mIoU, averaged within units; wins, ties and losses of a count images. `p_seeds` is Welch's
-    test over the replicates' scores, None unless both models have at least two seeds.
-    """
-
-    a: str
-    b: str
-    test: PairResult
-    p_holm: float
-    wilcoxon_p: float
-    effect: float | None
-    wins: int
-    ties: int
-    losses: int
-    p_seeds: float | None
-    better: str | None
-    verdict: str
+COSTS = dict(
+    parameters="parameters",
+    train_seconds="wall_seconds",
+    images_per_second="images_per_second",
+    gflops="gflops",
+    peak_memory_mb="peak_memory_mb",
+    predict_seconds="predict_seconds",
+)
+"""Columns of leaderboard.csv and the keys of a model's cost that fill them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All models of one dataset, best first, and all pairs of them. `unit` is "image", "group" or "run" (see `units_of`)."""
+    """All models of one dataset, best first, and all pairs of them. `unit` is "image", "group" or "run" (see `units_of`).
+
+    `method` is that of the intervals that stand first; `ranking` is the stability of the models' order.
+    """
 
     dataset: str
     dataset_digest: str
@@ -124,8 +45,10 @@ class Comparison:
     unit: str
     resamples: int
     alpha: float
+    method: str
     models: tuple[Model, ...]
     pairs: tuple[Pair, ...]
+    ranking: Ranking
 
 
 def compare(
@@ -136,10 +59,12 @@ def compare(
     resamples: int,
     alpha: float,
     seed: int,
+    method: str = HEADLINE_METHOD,
 ) -> Comparison:
     """Compare the models of one dataset. `metrics` must hold "miou", which ranks and tests; `per_class` returns (..., K).
 
-    `resamples` is of bootstrap draws and of swaps of labels; where there are many pairs, more swaps are drawn.
+    `resamples` is of bootstrap draws and of swaps of labels; where there are many pairs, more swaps are drawn. `method` is
+    "percentile" or "bca".
 
     Raises:
         ValueError: the models were scored on different test images, or no pixel of the test split has a label.
@@ -155,31 +80,18 @@ def compare(
     if not first.counts.sum():
         raise ValueError(f"evaluations/{first.name}: no pixel of the test split has a label, so there is nothing to compare")
     units, unit = units_of(first.groups)
-    models = []
-    counts_of, draws = dict[str, np.ndarray](), dict[str, np.ndarray]()
-    for members in _families(scored):
-        counts = np.stack([m.counts for m in members])
-        drawn = bootstrap(counts, units, metrics=metrics, resamples=resamples, seed=seed)
-        model = _model(members, counts, drawn, metrics=metrics, per_class=per_class, alpha=alpha)
-        models.append(model)
-        counts_of[model.name], draws[model.name] = counts, drawn[HEADLINE].mean(axis=0)
-    models.sort(key=lambda m: -m.scores[HEADLINE].value)
+    settings: dict[str, Any] = {"alpha": alpha, "method": method, "seed": seed}
+    models = [
+        score_model(members, units, metrics=metrics, per_class=per_class, resamples=resamples, **settings)
+        for members in families(scored)
+    ]
+    models.sort(key=lambda one: -one[0].scores[HEADLINE].value)
     pairs = list(combinations(models, 2))
     swaps = max(resamples, math.ceil(5 * len(pairs) / alpha))  # else Holm would lift the smallest possible p above alpha
-    tests = [
-        paired_test(
-            counts_of[a.name],
-            counts_of[b.name],
-            first.groups,
-            metric=metrics[HEADLINE],
-            resamples=swaps,
-            alpha=alpha,
-            seed=seed,
-            bootstrapped=draws[a.name] - draws[b.name],
-        )
-        for a, b in pairs
+    tested = [
+        compare_two((a, b), (of_a, of_b), units, metric=metrics[HEADLINE], per_class=per_class, swaps=swaps, **settings)
+        for (a, of_a), (b, of_b) in pairs
     ]
-    corrected = holm([test.p for test in tests])
     return Comparison(
         dataset=first.dataset,
         dataset_digest=first.dataset_digest,
@@ -188,14 +100,16 @@ def compare(
         unit=unit,
         resamples=resamples,
         alpha=alpha,
-        models=tuple(models),
-        pairs=tuple(_pair(a, b, t, p, units, alpha=alpha) for (a, b), t, p in zip(pairs, tests, corrected, strict=True)),
+        method=method,
+        models=tuple(model for model, _ in models),
+        pairs=judge(tested, units, unit, alpha=alpha),
+        ranking=ranking(np.array([sampled.draws[HEADLINE] for _, sampled in models])),
     )
 
 
 def document(comparison: Comparison) -> dict[str, Any]:
     """`comparison` as plain JSON: arrays become lists, and what is undefined becomes null."""
-    return dict(_plain(asdict(comparison)))
+    return dict(plain(asdict(comparison)))
 
 
 def leaderboard(comparison: Comparison) -> list[dict[str, Any]]:
@@ -214,86 +128,12 @@ def leaderboard(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+def plain(value: Any) -> Any:
+    """Values, mappings, sequences and arrays as JSON has them; NaN and infinity become None."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return value
-
-
-def _families(scored: Sequence[Scored]) -> list[list[Scored]]:
-    families: dict[str, list[Scored]] = {}
-    for one in scored:
-        families.setdefault(one.recipe, []).append(one)
-    return list(families.values())
-
-
-def _model(
-    members: Sequence[Scored],
-    counts: np.ndarray,
-    drawn: Mapping[str, np.ndarray],
-    *,
-    metrics: Mapping[str, Metric],
-    per_class: Metric,
-    alpha: float,
-) -> Model:
-    totals, per_image = counts.sum(axis=1), metrics[HEADLINE](counts)
-    scores: dict[str, Score] = {}
-    member_scores: list[dict[str, Score]] = [{} for _ in members]
-    for name, metric in metrics.items():
-        values = metric(totals)
-        low, high = interval(drawn[name].mean(axis=0), alpha=alpha)
-        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        scores[name] = Score(value=float(values.mean()), low=low, high=high, training_sd=sd)
-        for own, value, draws in zip(member_scores, values, drawn[name], strict=True):
-            low, high = interval(draws, alpha=alpha)
-            own[name] = Score(value=float(value), low=low, high=high)
-    return Model(
-        name=min(members, key=lambda m: len(m.name)).name,
-        members=tuple(
-            Member(m.name, m.architecture, m.loss, m.seed, scores=own, per_image=images, cost=dict(m.cost))
-            for m, own, images in zip(members, member_scores, per_image, strict=True)
-        ),
-        scores=scores,
-        per_image=mean_defined(per_image),
-        per_class=mean_defined(per_class(totals)),
-        cost=_mean_cost([m.cost for m in members]),
-    )
-
-
-def _mean_cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The means of the numbers in `costs`; words, such as the device's name, are left out."""
-    numbers = [{key: value for key, value in cost.items() if isinstance(value, int | float)} for cost in costs]
-    return {key: float(np.mean([n[key] for n in numbers if key in n])) for key in sorted(set().union(*numbers))}
-
-
-def _pair(a: Model, b: Model, test: PairResult, p_holm: float, units: np.ndarray, *, alpha: float) -> Pair:
-    # Rounded, so that equal differences are ties whatever the order of the sums.
-    differences = np.round(a.per_image - b.per_image, 12)
-    per_unit = np.round(mean_per_unit(differences, units), 12)
-    p_seeds = welch_p(*([member.scores[HEADLINE].value for member in m.members] for m in (a, b)))
-    return Pair(
-        a=a.name,
-        b=b.name,
-        test=test,
-        p_holm=p_holm,
-        wilcoxon_p=wilcoxon_p(per_unit),
-        effect=effect_size(per_unit),
-        wins=int((differences > 0).sum()),
-        ties=int((differences == 0).sum()),
-        losses=int((differences < 0).sum()),
-        p_seeds=p_seeds,
-        better=a.name if p_holm < alpha else None,
-        verdict=verdict(
-            (a.name, b.name),
-            test,
-            p_holm=p_holm,
-            alpha=alpha,
-            training_sds=(a.scores[HEADLINE].training_sd, b.scores[HEADLINE].training_sd),
-            seeds=(len(a.members), len(b.members)),
-            p_seeds=p_seeds,
-        ),
-    )

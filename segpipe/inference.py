@@ -1,11 +1,11 @@
-"""Every network answers at the image's size: pads, tiles, blends and flips around a model, as its `input_rule` asks.
+"""Every network answers at the image's size: pads, tiles, blends, flips and scales around a model, as its `input_rule` asks.
 
 Padding is never zeros. A region of an image is given to the network with the pixels that really surround it, and beyond the
 image's border with its mirror image; a tile and a whole image are the same case.
 """
 
-import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,17 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segpipe.architectures.blocks.input_rule import InputRule
+from segpipe.tiles import Tile, check_tile, tile_size, tiles
 
-WHOLE_PIXELS = 1024 * 1024
-"""`tile: auto` gives the network images of up to this many pixels in one piece, and larger ones in tiles."""
-AUTO_SIDE, AUTO_OVERLAP = 1024, 256
-"""The most pixels of a side of such a tile, and how many of them the next tile has too."""
-OVERLAP = 0.25
-"""Share of a tile's side that it shares with the next tile, at least."""
 STRIP_VALUES = 2**26
 """Logits held at image resolution at once while labels are made from coarser logits: 256 MiB of float32."""
 
-Tile = str | Sequence[int]
+SCALES = (0.75, 1.0, 1.25)
+TTA: dict[str, tuple[tuple[float, bool], ...]] = {
+    "none": ((1.0, False),),
+    "flip": ((1.0, False), (1.0, True)),
+    "scales": tuple((scale, False) for scale in SCALES),
+    "flip_scales": tuple((scale, mirrored) for scale in SCALES for mirrored in (False, True)),
+}
+"""Test-time augmentation: by name the views (scale, mirrored) of an image whose logits are mapped back and averaged."""
 
 
 def forward_at_size(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -66,20 +68,21 @@ def predict(
         image: uint8 (H, W, 3) RGB.
         mean, std: per channel, of image values in 0..1.
         size: (height, width) that the image is resized to for the network; None leaves it as it is.
-        tta: "flip" averages the logits of the image and of its mirror image; "none" does not.
-        tile: "auto" tiles above `WHOLE_PIXELS`, "none" never, (height, width) always with tiles of that size. A network
-            of fixed size is always tiled by that size.
+        tta: which views' logits are averaged, see `TTA`: "flip" has the image and its mirror image, "scales" the image at
+            three sizes, "flip_scales" both, "none" the image alone. Mirrored logits are mirrored back, resized ones resized
+            bilinearly to those of the image as it is.
+        tile: "auto" tiles above `tiles.WHOLE_PIXELS`, "none" never; "parts" makes four overlapping tiles of any image, (height,
+            width) tiles of that size. A network of fixed size is always tiled by that size.
         device: where the network runs.
 
     Returns:
         float32 (K, H, W).
     """
     logits: np.ndarray | None = None
-    with torch.inference_mode():
-        for top, strip in _logit_strips(model, image, mean, std, size, tta, tile, device):
-            if logits is None:
-                logits = np.empty((strip.shape[0], *image.shape[:2]), np.float32)
-            logits[:, top : top + strip.shape[1]] = strip.float().cpu().numpy()
+    for top, strip in logit_strips(model, image, mean=mean, std=std, size=size, tta=tta, tile=tile, device=device):
+        if logits is None:
+            logits = np.empty((strip.shape[0], *image.shape[:2]), np.float32)
+        logits[:, top : top + strip.shape[1]] = strip.float().cpu().numpy()
     assert logits is not None
     return logits
 
@@ -100,12 +103,62 @@ def predict_labels(
     The same as the argmax of `predict`, without ever holding all logits at image resolution.
     """
     labels = np.empty(image.shape[:2], np.uint8)
-    with torch.inference_mode():
-        for top, strip in _logit_strips(model, image, mean, std, size, tta, tile, device):
-            if strip.shape[0] > 254:
-                labels = labels.astype(np.uint16, copy=False)
-            labels[top : top + strip.shape[1]] = strip.argmax(dim=0).to(torch.int32).cpu().numpy()
+    for top, strip in logit_strips(model, image, mean=mean, std=std, size=size, tta=tta, tile=tile, device=device):
+        found = most_likely(strip)
+        labels = labels.astype(found.dtype, copy=False)
+        labels[top : top + len(found)] = found
     return labels
+
+
+@torch.inference_mode()
+def logit_strips(
+    model: nn.Module,
+    image: np.ndarray,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    size: Sequence[int] | None = None,
+    tta: str = "none",
+    tile: Tile = "auto",
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[int, Tensor]]:
+    """(first row, logits (K, rows, W) on `device`) from top to bottom of the image: what `predict` returns, in pieces that fit in
+    memory. Arguments as there."""
+    assert not model.training, "a network that predicts is in eval mode"
+    if tta not in TTA:
+        raise ValueError(f"tta: {tta!r}. Choices: {', '.join(TTA)}.")
+    check_tile(tile)
+    seen = image if size is None else resize_image(image, size)
+    height, width = seen.shape[:2]
+
+    def answers(scale: float, mirrored: bool) -> Iterator[Tensor]:
+        # A view of another size is made from the image itself, which may have more to show than what the network sees.
+        view = seen if scale == 1 else resize_image(image, [max(1, round(scale * side)) for side in (height, width)])
+        x = normalise(view, mean=mean, std=std, device=device)
+        for strip in _strips(model, x.flip(-1) if mirrored else x, tile=_window(_rule(model), tile, *view.shape[:2])):
+            yield strip["out"][0].flip(-1) if mirrored else strip["out"][0]
+
+    views = TTA[tta]
+    strips: Iterator[Any]
+    if all(scale == 1 for scale, _ in views):
+        strips = (sum(same) / len(views) for same in zip(*(answers(*view) for view in views), strict=True))
+    else:  # tiles of another scale end at other rows
+        wholes = (torch.cat(list(answers(*view)), dim=1) for view in views)
+        strips = iter([sum(_resize(whole[None], (height, width))[0] for whole in wholes) / len(views)])
+    if (height, width) != image.shape[:2]:
+        yield from _upsampled(torch.cat(list(strips), dim=1), image.shape[0], image.shape[1])
+        return
+    top = 0
+    for strip in strips:
+        yield top, strip
+        top += strip.shape[1]
+
+
+def most_likely(logits: Tensor) -> np.ndarray:
+    """The class of the largest of the logits (K, H, W), the first of equal ones: uint8 (H, W), uint16 for more than 254 classes."""
+    # On a CPU numpy takes a sixth of torch's time for this.
+    found = logits.float().numpy().argmax(axis=0) if logits.device.type == "cpu" else logits.argmax(dim=0).cpu().numpy()
+    return found.astype(np.uint8 if len(logits) <= 254 else np.uint16)
 
 
 def normalise(image: np.ndarray, *, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu") -> Tensor:
@@ -124,36 +177,6 @@ def resize_image(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return resized
 
 
-def _logit_strips(
-    model: nn.Module,
-    image: np.ndarray,
-    mean: Sequence[float],
-    std: Sequence[float],
-    size: Sequence[int] | None,
-    tta: str,
-    tile: Tile,
-    device: torch.device | str,
-) -> Iterator[tuple[int, Tensor]]:
-    """(first row, logits (K, rows, W)) from top to bottom of the image: all of it, in pieces that fit in memory."""
-    assert not model.training, "a network that predicts is in eval mode"
-    if tta not in ("none", "flip"):
-        raise ValueError(f"tta: {tta!r}. Choices: none, flip.")
-    seen = image if size is None else resize_image(image, size)
-    x = normalise(seen, mean=mean, std=std, device=device)
-    window = _tile_size(_rule(model), tile, x.shape[-2], x.shape[-1])
-    passes = [_strips(model, x, tile=window)]
-    if tta == "flip":
-        passes.append({"out": s["out"].flip(-1)} for s in _strips(model, x.flip(-1), tile=window))
-    strips = (sum(s["out"][0] for s in same) / len(same) for same in zip(*passes, strict=True))
-    if seen.shape[:2] != image.shape[:2]:
-        yield from _upsampled(torch.cat(list(strips), dim=1), image.shape[0], image.shape[1])
-        return
-    top = 0
-    for strip in strips:
-        yield top, strip
-        top += strip.shape[1]
-
-
 def _upsampled(logits: Tensor, height: int, width: int) -> Iterator[tuple[int, Tensor]]:
     """(K, h, w) logits resized bilinearly (align_corners=False) to (K, height, width), strip by strip."""
     rows = max(1, STRIP_VALUES // (logits.shape[0] * width))
@@ -168,24 +191,11 @@ def _upsampled(logits: Tensor, height: int, width: int) -> Iterator[tuple[int, T
         yield top, _resize(strip[None], (strip.shape[1], width))[0]
 
 
-def _tile_size(rule: InputRule, tile: Tile, height: int, width: int) -> tuple[int, int] | None:
+def _window(rule: InputRule, tile: Tile, height: int, width: int) -> tuple[int, int] | None:
     """(height, width) of the tiles of an image, or None for the whole image in one piece."""
-    if tile not in ("auto", "none") and not (
-        isinstance(tile, Sequence) and not isinstance(tile, str) and len(tile) == 2 and min(tile) > 0
-    ):
-        raise ValueError(f"tile: {tile!r}. Choices: auto, none, or (height, width) in pixels.")
     if rule.fixed is not None:
         return _fixed_tile(rule) if _must_tile(rule, height, width) else None
-    if tile == "none" or (tile == "auto" and height * width <= WHOLE_PIXELS):
-        return None
-    window = (_auto_side(height), _auto_side(width)) if tile == "auto" else (int(tile[0]), int(tile[1]))
-    return window if height > window[0] or width > window[1] else None
-
-
-def _auto_side(side: int) -> int:
-    """The smallest tile side that covers `side` pixels with as few tiles as `AUTO_SIDE` needs."""
-    number = max(1, math.ceil((side - AUTO_OVERLAP) / (AUTO_SIDE - AUTO_OVERLAP)))
-    return math.ceil((side + (number - 1) * AUTO_OVERLAP) / number)
+    return tile_size(tile, height, width)
 
 
 def _rule(model: nn.Module) -> InputRule:
@@ -209,7 +219,7 @@ def _strips(model: nn.Module, x: Tensor, *, tile: tuple[int, int] | None) -> Ite
     if tile is None:
         yield _region(model, x, rows=(0, height), columns=(0, width))
         return
-    down, across = _tiles(height, tile[0]), _tiles(width, tile[1])
+    down, across = tiles(height, tile[0]), tiles(width, tile[1])
     pending: dict[str, Tensor] = {}
     for index, (top, row_weights) in enumerate(down):
         rows = len(row_weights)
@@ -226,31 +236,6 @@ def _strips(model: nn.Module, x: Tensor, *, tile: tuple[int, int] | None) -> Ite
             band[name] = band[name] + F.pad(strip, (0, 0, 0, rows - strip.shape[2]))
         yield {name: strip[:, :, :final] for name, strip in band.items()}
         pending = {name: strip[:, :, final:] for name, strip in band.items()}
-
-
-def _tiles(side: int, tile: int) -> list[tuple[int, Tensor]]:
-    """(start, weights) of the tiles that cover `side` pixels evenly; at each pixel the weights of all tiles sum to 1.
-
-    Weights fall off as a Gaussian from the tile's centre (sigma = an eighth of the tile, as in nnU-Net, Isensee et al. 2021).
-    The outermost quarter of each overlap counts for nothing: there a tile's answer knows too little of its surroundings.
-    """
-    tile = min(tile, side)
-    overlap = min(max(int(tile * OVERLAP), 1), tile - 1)
-    number = max(1, math.ceil((side - overlap) / (tile - overlap)))
-    starts = [round(i * (side - tile) / max(number - 1, 1)) for i in range(number)]
-    position = torch.arange(tile, dtype=torch.float64)
-    bell = torch.exp(-(((position - (tile - 1) / 2) / (tile / 8)) ** 2) / 2)
-    halo = overlap // 4
-    raw = torch.zeros(number, side, dtype=torch.float64)
-    for i, start in enumerate(starts):
-        weights = bell.clone()
-        if halo and start > 0:
-            weights[:halo] = 0
-        if halo and start + tile < side:
-            weights[-halo:] = 0
-        raw[i, start : start + tile] = weights
-    raw /= raw.sum(dim=0)
-    return [(start, raw[i, start : start + tile].float()) for i, start in enumerate(starts)]
 
 
 def _region(model: nn.Module, x: Tensor, *, rows: tuple[int, int], columns: tuple[int, int]) -> dict[str, Tensor]:

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from segpipe import components
-from segpipe.crf_parameters import CrfParameters, read_crf
 from segpipe.dataset_row import Dataset, read_row
+from segpipe.evaluate_row import Evaluate, read_evaluate
 from segpipe.strict import make, mapping, typed
 
 PARAMS_FILE = Path("params.yaml")
@@ -24,9 +24,9 @@ CHOICES = {
     "class_weights": ("none", "median_frequency", "inverse_frequency"),
     "policy": ("none", "light", "strong"),
     "online": ("none", "flip", "light", "strong"),
-    "tta": ("none", "flip"),
     "layers": ("deepest", "all"),
     "metric": ("miou", "mpa", "pa", "dice"),
+    "interval": ("percentile", "bca"),
 }
 
 
@@ -93,15 +93,6 @@ class Experiment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """How the test split is predicted. `tile` is `auto`, `none` or (height, width); `crf` none, a set's name or its numbers."""
-
-    tta: str = "none"
-    tile: Any = "auto"
-    crf: CrfParameters | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Explain:
     """How many error regions are explained, and on which of the network's CAM layers."""
 
@@ -111,10 +102,11 @@ class Explain:
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
-    """Bootstrap resamples (and permutation draws), and the error rate that the tests hold over all pairs."""
+    """Bootstrap resamples (and permutation draws), the error rate that the tests hold over all pairs, and the kind of interval."""
 
     resamples: int = 2000
     alpha: float = 0.05
+    interval: str = "percentile"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +184,7 @@ def _params(document: Any) -> Params:
         augment=_make(Augment, document["augment"], "augment"),
         train=train,
         experiments=experiments,
-        evaluate=_evaluate(document["evaluate"] or {}),
+        evaluate=read_evaluate(document["evaluate"] or {}),
         explain=_make(Explain, document["explain"] or {}, "explain"),
         compare=_make(Compare, document["compare"] or {}, "compare"),
         register=_make(Register, register, "register"),
@@ -203,14 +195,6 @@ def _params(document: Any) -> Params:
     _check(0 < params.compare.alpha < 1, "compare.alpha", params.compare.alpha, "between 0 and 1")
     _check(0 < params.register.gate.alpha < 1, "register.gate.alpha", params.register.gate.alpha, "between 0 and 1")
     return params
-
-
-def _evaluate(row: Any) -> Evaluate:
-    crf = read_crf(mapping(row, "evaluate").get("crf", "none"), "evaluate.crf")
-    evaluate: Evaluate = _make(Evaluate, {**row, "crf": crf}, "evaluate")
-    tile = evaluate.tile
-    _check(tile in ("auto", "none") or _is_size(tile), "evaluate.tile", tile, "auto, none or [height, width]")
-    return evaluate
 
 
 def _experiment(name: str, row: Any, *, seed: int, defaults: Mapping[str, Any], datasets: Mapping[str, Dataset]) -> Experiment:

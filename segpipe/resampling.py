@@ -1,8 +1,9 @@
-"""Chance in scores of test images: bootstrap intervals, label-swap tests, Holm's correction. Plain arrays in, plain numbers out.
+"""Chance in scores of test images: bootstrap, jackknife, label-swap tests, Holm's correction. Plain arrays in, plain numbers out.
 
 The unit of chance is the image, or the group of images that belong together (a sequence, a patient); never the pixel. Every score
-is a dataset-level one: counts are summed first, and each resample sums them anew. Methods: Efron's percentile bootstrap; Fisher's
-randomisation test; the advice of Maier-Hein et al., "Metrics reloaded" (Nat Methods 2024), on what to report.
+is a dataset-level one: counts are summed first, and each resample sums them anew. Methods: Efron's bootstrap, whose intervals are
+in `intervals.py`; Fisher's randomisation test; the advice of Maier-Hein et al., "Metrics reloaded" (Nat Methods 2024), on what to
+report.
 """
 
 import math
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from segpipe.intervals import HEADLINE_METHOD, Spread, spread
+
 Metric = Callable[[np.ndarray], np.ndarray]
-"""Confusion counts (..., K, K) to scores (...)."""
+"""Confusion counts (..., K, K) to scores (...), or to one for each class (..., K)."""
 
 EXACT_UNITS = 16
 """Up to so many units every swap of labels is enumerated, and p is exact."""
@@ -25,12 +28,29 @@ BLOCK_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class PairResult:
-    """Score of a less score of b, its bootstrap interval, and the two-sided p of the label-swap test (exact or drawn)."""
+    """Score of a less score of b, its bootstrap interval, and the two-sided p of the label-swap test (exact or drawn).
+
+    `ci_low` and `ci_high` are those of the chosen method; `spread` has both methods' and the bootstrap sd.
+    """
 
     difference: float
     ci_low: float
     ci_high: float
     p: float
+    exact: bool
+    spread: Spread
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwapTest:
+    """A difference of two models' scores, the p of the label-swap test, and how far swaps scatter the difference around 0.
+
+    Each is float64 () or (K,); NaN where undefined.
+    """
+
+    difference: np.ndarray
+    p: np.ndarray
+    sd: np.ndarray
     exact: bool
 
 
@@ -62,7 +82,7 @@ def units_of(groups: Sequence[str]) -> tuple[np.ndarray, str]:
 def bootstrap(
     counts: np.ndarray, units: np.ndarray, *, metrics: Mapping[str, Metric], resamples: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Scores of `resamples` test sets drawn with replacement from the units: {metric: float64 (S, resamples)}.
+    """Scores of `resamples` test sets drawn with replacement from the units, {metric: float64 (S, resamples) or (S, resamples, K)}.
 
     `counts` is (S, N, K, K) of S replicates; equal `units` and `seed` draw the same test sets, whatever the counts, so that
     scores of two models are paired draw by draw.
@@ -80,6 +100,13 @@ def bootstrap(
     return {name: np.concatenate(values, axis=1) for name, values in parts.items()}
 
 
+def jackknife(counts: np.ndarray, units: np.ndarray, *, metrics: Mapping[str, Metric]) -> dict[str, np.ndarray]:
+    """Scores without each unit in turn, of counts (S, N, K, K): {metric: float64 (S, U)}, or (S, U, K); NaN where undefined."""
+    totals = _per_unit(counts, units)
+    left = _whole(totals.sum(axis=1, keepdims=True) - totals, counts.shape[2:])
+    return {name: metric(left) for name, metric in metrics.items()}
+
+
 def paired_test(
     counts_a: np.ndarray,
     counts_b: np.ndarray,
@@ -89,35 +116,57 @@ def paired_test(
     resamples: int,
     seed: int,
     alpha: float = 0.05,
-    bootstrapped: np.ndarray | None = None,
+    method: str = HEADLINE_METHOD,
 ) -> PairResult:
     """Is a better than b on these images? Counts (N, K, K), or (S, N, K, K) for S replicates; the same images in the same order.
 
-    The statistic is the difference of the dataset-level scores, each the mean over the model's replicates. If the two models
-    were alike, swapping their names on any one unit would change nothing: p is the share of swaps with a difference at least as
-    large (all of them up to 16 units; else `resamples` random ones, with 1 added above and below). Every replicate of a is
-    paired with every one of b and all pairs swap the same units, so that the numbers of replicates may differ. What this holds
-    fixed is the trained weights: it says nothing of other seeds. `bootstrapped` are differences already drawn for the interval.
+    The score of a model is the mean over its replicates. The interval is a bootstrap one by `method` (see `intervals.py`), the
+    p that of `swap_test`.
     """
     a, b = (c if c.ndim == 4 else c[None] for c in (counts_a, counts_b))
     assert a.shape[1:] == b.shape[1:] and len(groups) == a.shape[1], f"{a.shape} and {b.shape} are not the same images"
-    units = units_of(groups)[0]
-    if bootstrapped is None:
-        drawn = [bootstrap(c, units, metrics={"": metric}, resamples=resamples, seed=seed)[""] for c in (a, b)]
-        bootstrapped = drawn[0].mean(axis=0) - drawn[1].mean(axis=0)
-    low, high = interval(bootstrapped, alpha=alpha)
-    observed = float(metric(a.sum(axis=1)).mean() - metric(b.sum(axis=1)).mean())
+    units, metrics = units_of(groups)[0], {"": metric}
+    tested = swap_test(a, b, units, metrics=metrics, resamples=resamples, seed=seed)[""]
+    draws, left = (
+        one.mean(axis=0) - other.mean(axis=0)
+        for one, other in (
+            [bootstrap(c, units, metrics=metrics, resamples=resamples, seed=seed)[""] for c in (a, b)],
+            [jackknife(c, units, metrics=metrics)[""] for c in (a, b)],
+        )
+    )
+    difference = float(tested.difference)
+    chance = spread(draws, difference, left, alpha=alpha, method=method)
+    return PairResult(
+        difference=difference, ci_low=chance.low, ci_high=chance.high, p=float(tested.p), exact=tested.exact, spread=chance
+    )
+
+
+def swap_test(
+    a: np.ndarray, b: np.ndarray, units: np.ndarray, *, metrics: Mapping[str, Metric], resamples: int, seed: int
+) -> dict[str, SwapTest]:
+    """For each metric, whether models a (Sa, N, K, K) and b (Sb, N, K, K) differ: the label-swap test on dataset-level scores.
+
+    The statistic is the difference of the scores, each the mean over the model's replicates. If the two models were alike,
+    swapping their names on any one unit would change nothing: p is the share of swaps with a difference at least as large (all
+    of them up to 16 units; else `resamples` random ones, with 1 added above and below). Every replicate of a is paired with
+    every one of b and all pairs swap the same units, so that the numbers of replicates may differ. What this holds fixed is the
+    trained weights: it says nothing of other seeds.
+    """
+    swapped = _swapped(_per_unit(a, units), _per_unit(b, units), a.shape[2:], metrics, resamples=resamples, seed=seed)
     exact = int(units.max()) < EXACT_UNITS
-    swapped = _swapped(_per_unit(a, units), _per_unit(b, units), a.shape[2:], metric, resamples=resamples, seed=seed)
-    extreme = int((np.abs(swapped) >= abs(observed) - 1e-12).sum())
-    p = extreme / len(swapped) if exact else (1 + extreme) / (1 + len(swapped))
-    return PairResult(difference=observed, ci_low=low, ci_high=high, p=p, exact=exact)
-
-
-def interval(draws: np.ndarray, *, alpha: float) -> tuple[float, float]:
-    """The percentile interval of bootstrap draws (R,) at level 1 - alpha; undefined draws are left out."""
-    low, high = np.quantile(draws[~np.isnan(draws)], [alpha / 2, 1 - alpha / 2])
-    return float(low), float(high)
+    tests = {}
+    for name, metric in metrics.items():
+        observed = metric(a.sum(axis=1)).mean(axis=0) - metric(b.sum(axis=1)).mean(axis=0)
+        defined = ~np.isnan(swapped[name])
+        extreme = (np.abs(np.where(defined, swapped[name], 0)) >= np.abs(observed) - 1e-12) & defined
+        count, among = extreme.sum(axis=0), defined.sum(axis=0)
+        p = count / np.maximum(among, 1) if exact else (1 + count) / (1 + among)
+        sd = np.sqrt(np.where(defined, swapped[name] ** 2, 0).sum(axis=0) / np.maximum(among, 1))
+        undefined = np.isnan(observed)
+        tests[name] = SwapTest(
+            difference=observed, p=np.where(undefined, np.nan, p), sd=np.where(undefined, np.nan, sd), exact=exact
+        )
+    return tests
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -185,27 +234,32 @@ def _per_unit(counts: np.ndarray, units: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _swapped(a: np.ndarray, b: np.ndarray, shape: tuple[int, ...], metric: Metric, *, resamples: int, seed: int) -> np.ndarray:
-    """Differences of the scores after swapping names on units: a (Sa, U, M), b (Sb, U, M); float64 (number of swaps,)."""
+def _swapped(
+    a: np.ndarray, b: np.ndarray, shape: tuple[int, ...], metrics: Mapping[str, Metric], *, resamples: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Differences of the scores after swapping names on units: a (Sa, U, M), b (Sb, U, M); {metric: (number of swaps, ...)}."""
     n = a.shape[1]
     exact = n <= EXACT_UNITS
     rng = np.random.default_rng([seed, 1])
     total_a, total_b = a.sum(axis=1), b.sum(axis=1)
-    parts, done = [], 0
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    done = 0
     # Swapping the complement gives the same difference with the other sign, so half of the 2^n swaps are enough for |difference|.
     for rows in _blocks(2 ** (n - 1) if exact else resamples, max(2 * a.shape[2] * (len(a) + len(b)), n)):
         codes = np.arange(done, done + rows)[:, None] >> np.arange(n) & 1 if exact else rng.integers(0, 2, (rows, n))
         weights = codes.astype(np.float64)
         moved_a, moved_b = weights @ a, weights @ b
-        difference = np.zeros(rows)
+        sums: dict[str, np.ndarray] = {}
         for i in range(len(a)):
             for j in range(len(b)):
                 delta = moved_b[j] - moved_a[i]
-                difference += metric(_whole(total_a[i] + delta, shape))
-                difference -= metric(_whole(total_b[j] - delta, shape))
-        parts.append(difference / (len(a) * len(b)))
+                one, other = _whole(total_a[i] + delta, shape), _whole(total_b[j] - delta, shape)
+                for name, metric in metrics.items():
+                    sums[name] = sums.get(name, 0.0) + (metric(one) - metric(other))
+        for name, total in sums.items():
+            parts[name].append(total / (len(a) * len(b)))
         done += rows
-    return np.concatenate(parts)
+    return {name: np.concatenate(values) for name, values in parts.items()}
 
 
 def _whole(sums: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,9 +1,12 @@
 """What an evaluation says and how it lies on disk: `evaluations/<experiment>/`. Needs no torch, so that readers start fast.
 
-scores.json        the dataset's scores, flat; an undefined one is null
-confusions.npz     counts int64 (N, K, K), ids, groups: every score, interval and test follows from these
-per_image.parquet  one row per image: id, group, pa, mpa, miou, mdice, n_classes, seconds
-predictions.arrow  id, mask (PNG of label indices), in the order of the test split
+scores.json        the dataset's scores, flat but for modes, corruptions and instances; an undefined one is null
+confusions.npz     counts int64 (N, K, K), ids, groups: every score, interval and test of counts follows from these
+masks.npz          metrics of label masks, each float64 (N, K); trimap int64 (R, K, K) in bands of trimap_radii around contours
+calibration.json   the temperature fitted on val, and the reliability of the confidence without and with it
+variants.npz       counts int64 (V, N, K, K) in other inference modes and on corrupted images, names, kinds, seconds (V, N)
+per_image.parquet  one row per image: id, group, pa, mpa, miou, mdice, n_classes, seconds, and the means of the metrics of masks
+predictions.arrow  id, mask (PNG of label indices), confidence (PNG, 255 is certain), in the order of the test split
 confusion.png      the summed counts, drawn
 """
 
@@ -28,6 +31,7 @@ from segpipe.metrics import (
     mean_pixel_accuracy,
     pixel_accuracy,
     precision,
+    recall,
 )
 from segpipe.shards import decode_mask, encode_mask
 
@@ -38,7 +42,9 @@ SCORES, COUNTS, PER_IMAGE, PREDICTIONS, DRAWING = (
     "predictions.arrow",
     "confusion.png",
 )
-PREDICTION_SCHEMA = pa.schema([("id", pa.string()), ("mask", pa.binary())])
+MASKS, CALIBRATION, VARIANTS = "masks.npz", "calibration.json", "variants.npz"
+TRIMAP, TRIMAP_RADII = "trimap", "trimap_radii"
+PREDICTION_SCHEMA = pa.schema([("id", pa.string()), ("mask", pa.binary()), ("confidence", pa.binary())])
 ROWS_PER_BATCH = 16
 
 
@@ -52,6 +58,19 @@ class Results:
     class_names: list[str]
     scores: dict[str, Any]
     """The content of scores.json."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variants:
+    """Counts int64 (V, N, K, K) of the same images predicted in V other ways; `kinds` are "mode" or "corruption" (`noise-3`).
+
+    `seconds` is float64 (V, N). All are of the network's own answers, also where a CRF follows it.
+    """
+
+    counts: np.ndarray
+    names: list[str]
+    kinds: list[str]
+    seconds: np.ndarray
 
 
 def read_evaluation(folder: Path) -> Results:
@@ -72,15 +91,38 @@ def read_evaluation(folder: Path) -> Results:
 
 
 def read_per_image(folder: Path) -> pd.DataFrame:
-    """The table of `per_image_table`, one row per image."""
+    """The table of `evaluation_files.per_image_table`, one row per image."""
     return pd.read_parquet(_existing(folder, PER_IMAGE))
+
+
+def read_masks(folder: Path) -> dict[str, np.ndarray]:
+    """The content of masks.npz: metrics of label masks by key, float64 (N, K), and `trimap`, `trimap_radii`."""
+    with np.load(_existing(folder, MASKS), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def read_calibration(folder: Path) -> dict[str, Any]:
+    """The content of calibration.json, see `calibration.Calibration.document`; `images` of val the temperature was fitted on."""
+    document: dict[str, Any] = json.loads(_existing(folder, CALIBRATION).read_text())
+    return document
+
+
+def read_variants(folder: Path) -> Variants:
+    """The content of variants.npz; V is 0 where params.yaml asks for no other way."""
+    with np.load(_existing(folder, VARIANTS), allow_pickle=False) as arrays:
+        return Variants(
+            counts=arrays["counts"],
+            names=[str(v) for v in arrays["names"]],
+            kinds=[str(v) for v in arrays["kinds"]],
+            seconds=arrays["seconds"],
+        )
 
 
 class Predictions:
     """The predicted label maps of an evaluation, memory-mapped and decoded on demand.
 
     Iterating gives (id, mask) in the order of the test split; `predictions["some id"]` and `predictions.mask(3)` give one
-    mask, uint8 or uint16 (H, W).
+    mask, uint8 or uint16 (H, W). `predictions.confidence("some id")` says how sure the network was.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -97,13 +139,30 @@ class Predictions:
         return ((name, self.mask(row)) for row, name in enumerate(self.ids))
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._rows:
-            raise ValueError(f"{self.path}: holds no prediction for {name!r}")
-        return self.mask(self._rows[name])
+        return self.mask(self._row(name))
 
     def mask(self, row: int) -> np.ndarray:
         """The label map of image number `row`."""
-        return decode_mask(np.frombuffer(self._table.column("mask")[row].as_buffer(), np.uint8))
+        return self._decoded("mask", row)
+
+    def confidence(self, name: str) -> np.ndarray:
+        """How sure the network is of each pixel's label, uint8 (H, W): 255 times its probability, with the fitted temperature.
+
+        Raises:
+            ValueError: there is no such image, or the file was written without.
+        """
+        row = self._row(name)
+        if "confidence" not in self._table.column_names or not self._table.column("confidence")[row].is_valid:
+            raise ValueError(f"{self.path}: holds no confidence. Run `dvc repro` so that evaluate writes it.")
+        return self._decoded("confidence", row)
+
+    def _row(self, name: str) -> int:
+        if name not in self._rows:
+            raise ValueError(f"{self.path}: holds no prediction for {name!r}")
+        return self._rows[name]
+
+    def _decoded(self, column: str, row: int) -> np.ndarray:
+        return decode_mask(np.frombuffer(self._table.column(column)[row].as_buffer(), np.uint8))
 
 
 def read_predictions(folder: Path) -> Predictions:
@@ -126,9 +185,11 @@ class PredictionWriter:
         self._flush()
         self._writer.close()
 
-    def write(self, name: str, mask: np.ndarray) -> None:
-        """Append the label map uint8/uint16 (H, W) of one image."""
-        self._rows.append({"id": name, "mask": encode_mask(mask)})
+    def write(self, name: str, mask: np.ndarray, confidence: np.ndarray | None = None) -> None:
+        """Append the label map uint8/uint16 (H, W) of one image, and how sure the network is, uint8 (H, W), where it is known."""
+        assert confidence is None or (confidence.shape == mask.shape and confidence.dtype == np.uint8)
+        sure = None if confidence is None else encode_mask(confidence)
+        self._rows.append({"id": name, "mask": encode_mask(mask), "confidence": sure})
         if len(self._rows) >= ROWS_PER_BATCH:
             self._flush()
 
@@ -149,8 +210,26 @@ def write_counts(folder: Path, counts: np.ndarray, *, ids: Sequence[str], groups
     np.savez_compressed(folder / COUNTS, counts=counts, ids=np.array(ids, dtype=np.str_), groups=np.array(groups, dtype=np.str_))
 
 
+def write_masks(folder: Path, masks: Mapping[str, np.ndarray], *, trimap: np.ndarray, radii: Sequence[int]) -> None:
+    """Write masks.npz: metrics float64 (N, K) by key, and counts int64 (R, K, K) in bands of R `radii` around contours."""
+    arrays: dict[str, Any] = {**masks, TRIMAP: trimap, TRIMAP_RADII: np.array(radii, np.int64)}
+    np.savez_compressed(folder / MASKS, **arrays)
+
+
+def write_calibration(folder: Path, document: Mapping[str, Any]) -> None:
+    """Write calibration.json."""
+    (folder / CALIBRATION).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def write_variants(folder: Path, counts: np.ndarray, *, names: Sequence[str], kinds: Sequence[str], seconds: np.ndarray) -> None:
+    """Write variants.npz, see `Variants`; also without any."""
+    assert counts.dtype == np.int64 and len(counts) == len(names) == len(kinds) and counts.shape[:2] == seconds.shape
+    texts: dict[str, Any] = {"names": np.array(names, dtype=np.str_), "kinds": np.array(kinds, dtype=np.str_)}
+    np.savez_compressed(folder / VARIANTS, counts=counts, seconds=seconds, **texts)
+
+
 def write_per_image(folder: Path, table: pd.DataFrame) -> None:
-    """Write per_image.parquet, the table of `per_image_table`."""
+    """Write per_image.parquet, the table of `evaluation_files.per_image_table`."""
     table.to_parquet(folder / PER_IMAGE, index=False)
 
 
@@ -161,7 +240,7 @@ SCALARS = {
     "mdice": mean_dice,
     "fwiou": frequency_weighted_iou,
 }
-TABLES = {"iou": iou, "dice": dice, "class_accuracy": class_accuracy, "precision": precision}
+TABLES = {"iou": iou, "dice": dice, "class_accuracy": class_accuracy, "precision": precision, "recall": recall}
 """With `SCALARS` the metrics that every evaluation has, by their key in scores.json."""
 
 
@@ -170,7 +249,7 @@ def score(counts: np.ndarray, *, class_names: Sequence[str], metrics: Mapping[st
 
     All are on the counts summed over images, except `image_miou`, the mean over images of each image's mIoU (mIoU^I of Wang
     et al. 2023, arXiv 2310.19252). Undefined ones are None; `n_classes_averaged` says how many classes are in the means.
-    `metrics` are further ones by name, modules as in `segpipe/metrics`; those of `SCALARS` and `TABLES` are there anyway.
+    `metrics` are further ones of counts by name, modules as in `segpipe/metrics`; those of `SCALARS` and `TABLES` are there anyway.
     """
     total = counts.sum(axis=0)
     assert total.shape == (len(class_names), len(class_names)), f"counts {counts.shape} for {len(class_names)} classes"
@@ -193,24 +272,6 @@ def score(counts: np.ndarray, *, class_names: Sequence[str], metrics: Mapping[st
             if name not in known
         },
     }
-
-
-def per_image_table(
-    counts: np.ndarray, *, ids: Sequence[str], groups: Sequence[str], seconds: Sequence[float] | np.ndarray
-) -> pd.DataFrame:
-    """One row per image: id, group, its scores (NaN where undefined), the classes in its mIoU, and the seconds it took."""
-    return pd.DataFrame(
-        {
-            "id": list(ids),
-            "group": list(groups),
-            "pa": pixel_accuracy.compute(counts),
-            "mpa": mean_pixel_accuracy.compute(counts),
-            "miou": mean_iou.compute(counts),
-            "mdice": mean_dice.compute(counts),
-            "n_classes": np.isfinite(iou.compute(counts)).sum(axis=-1),
-            "seconds": np.asarray(seconds, np.float64),
-        }
-    )
 
 
 def _number(value: Any) -> float | None:

@@ -48,8 +48,8 @@ def main() -> None:
     page.write_text(failure_page(explanation, name=name, dataset=info.name, colours=colours, ignore_index=info.ignore_index))
     summary = explanation.summary
     print(f"{name}: {summary['regions']} error regions, {summary['chosen']} explained on {', '.join(layers)}; {page}")
-    for pair in summary["pairs"][:2]:
-        print(f"  {pair['true_name']} as {pair['predicted_name']}: {100 * pair['cost']:.2f} points of mIoU")
+    for finding in summary["findings"]:
+        print(f"  {finding['claim']}")
 
 
 if __name__ == "__main__":

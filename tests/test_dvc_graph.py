@@ -19,6 +19,7 @@ STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[a-z]*.py"))
 PASSED_THROUGH = {
     "segpipe/params.py",
     "segpipe/dataset_row.py",
+    "segpipe/evaluate_row.py",
     "segpipe/strict.py",
     "segpipe/components.py",
     "segpipe/__init__.py",

@@ -13,13 +13,16 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
-from segpipe import components, results
+from segpipe import components, results, surfaces
 from segpipe.architectures.blocks.input_rule import InputRule
-from segpipe.evaluation import Evaluation, draw_confusion, evaluate, write_evaluation
+from segpipe.confusion_drawing import draw_confusion
+from segpipe.evaluation import Evaluation, evaluate
+from segpipe.evaluation_files import scores_of, write_evaluation
 from segpipe.model_io import KEYS, save_model
-from segpipe.shards import ClassInfo, DatasetInfo, Sample, Split, SplitWriter, encode_image, encode_mask, write_info
+from segpipe.shards import ClassInfo, DatasetInfo, Sample, Split, SplitWriter, encode_image, encode_mask, read_info, write_info
 from stages import evaluate as stage
 from tests.imports import ROOT
 
@@ -28,6 +31,7 @@ SIZES = [(30, 40), (24, 50), (31, 33), (16, 16), (40, 30)]
 IDS = [f"image {i}" for i in range(len(SIZES))]
 GROUPS = ["a", "a", "b", "b", "c"]
 MEAN, STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
+METRICS = {name: components.load("metrics", name) for name in components.names("metrics")}
 
 
 class Brightest(nn.Module):
@@ -54,19 +58,23 @@ def pairs() -> list[tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-def write_dataset(folder: Path, *, images: int = len(SIZES)) -> DatasetInfo:
+def write_dataset(
+    folder: Path, *, images: int = len(SIZES), val: int = 0, spacing: list[float] | None = None, things: bool = False
+) -> DatasetInfo:
+    """A dataset whose test and val splits are the first `images` and `val` of `pairs`; with `things`, trees can be counted."""
     folder.mkdir(parents=True)
     digests = {}
-    for split in ("train", "val", "test"):
+    for split, length in (("train", 0), ("val", val), ("test", images)):
         with SplitWriter(folder, split) as writer:
-            for name, group, (image, mask) in list(zip(IDS, GROUPS, pairs(), strict=True))[: images if split == "test" else 0]:
+            for name, group, (image, mask) in list(zip(IDS, GROUPS, pairs(), strict=True))[:length]:
                 height, width = mask.shape
                 data = {"image": encode_image(image), "mask": encode_mask(mask), "source": name, "group": group}
+                data |= {"spacing": spacing, "instances": [tree_of(mask)] if things and (mask == 2).any() else []}
                 writer.write(Sample(id=name, height=height, width=width, **data))  # type: ignore[arg-type]
             digests[split] = writer.close()
     info = DatasetInfo(
         name="toy",
-        classes=tuple(ClassInfo(name=name, colour=(i, 2 * i, 3 * i)) for i, name in enumerate(NAMES)),
+        classes=tuple(ClassInfo(name=n, colour=(i, 2 * i, 3 * i), thing=things and i == 2) for i, n in enumerate(NAMES)),
         ignore_index=255,
         task="semantic",
         dimensions=2,
@@ -81,9 +89,16 @@ def write_dataset(folder: Path, *, images: int = len(SIZES)) -> DatasetInfo:
     return info
 
 
-def evaluated(folder: Path, **options: Any) -> Evaluation:
-    given = {"class_names": NAMES, "ignore_index": 255, "mean": MEAN, "std": STD, **options}
-    return evaluate(Brightest(), Split(folder, "test"), **given)
+def tree_of(mask: np.ndarray) -> dict[str, Any]:
+    """All trees of a mask as one instance, as a shard's row holds it."""
+    encoded = coco_mask.encode(np.asfortranarray(mask == 2, dtype=np.uint8))
+    box, area = coco_mask.toBbox(encoded).tolist(), float(coco_mask.area(encoded))
+    return {"category": 2, "rle": encoded["counts"].decode(), "bbox": box, "area": area, "iscrowd": False}
+
+
+def evaluated(folder: Path, *, model: nn.Module | None = None, **options: Any) -> Evaluation:
+    given = {"classes": read_info(folder).classes, "ignore_index": 255, "mean": MEAN, "std": STD, "metrics": METRICS, **options}
+    return evaluate(model or Brightest(), Split(folder, "test"), **given)
 
 
 def by_hand() -> tuple[dict[str, Any], list[dict[str, float]], list[np.ndarray]]:
@@ -118,7 +133,7 @@ def test_scores_equal_those_computed_by_hand(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data")
     evaluation = evaluated(tmp_path / "data")
     total, images, _ = by_hand()
-    scores = evaluation.scores
+    scores = scores_of(evaluation)
     for key in ("pa", "mpa", "miou", "mdice", "fwiou"):
         assert scores[key] == pytest.approx(total[key], rel=1e-12), key
     assert scores["iou"] == {name: pytest.approx(total["iou"][k]) if k < 3 else None for k, name in enumerate(NAMES)}
@@ -146,20 +161,21 @@ def test_files_say_what_the_evaluation_says(tmp_path: Path) -> None:
     out = tmp_path / "evaluations" / "toy"
     done: list[tuple[int, int]] = []
     with results.PredictionWriter(out) as writer:
-        evaluation = evaluated(tmp_path / "data", on_labels=writer.write, on_image=lambda i, n: done.append((i, n)))
+        evaluation = evaluated(tmp_path / "data", on_answer=writer.write, on_image=lambda i, n: done.append((i, n)))
     written = write_evaluation(out, evaluation)
     assert done == [(i, 5) for i in range(1, 6)]
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        ["scores.json", "confusions.npz", "per_image.parquet", "predictions.arrow", "confusion.png"]
+        ["scores.json", "confusions.npz", "masks.npz", "calibration.json", "variants.npz"]
+        + ["per_image.parquet", "predictions.arrow", "confusion.png"]
     )
     read = results.read_evaluation(out)
-    assert read.scores == written == evaluation.scores
+    assert read.scores == written == scores_of(evaluation)
     assert (read.ids, read.groups, read.class_names) == (IDS, GROUPS, NAMES)
     assert read.counts.dtype == np.int64
     np.testing.assert_array_equal(read.counts, evaluation.counts)
     _, images, predictions = by_hand()
     table = results.read_per_image(out)
-    assert list(table.columns) == ["id", "group", "pa", "mpa", "miou", "mdice", "n_classes", "seconds"]
+    assert list(table.columns) == [*"id group pa mpa miou mdice n_classes seconds".split(), *evaluation.masks]
     assert (list(table.id), list(table.group)) == (IDS, GROUPS)
     for key in ("pa", "mpa", "miou", "mdice", "n_classes"):
         np.testing.assert_allclose(table[key], [row[key] for row in images], rtol=1e-12)
@@ -175,7 +191,7 @@ def test_files_say_what_the_evaluation_says(tmp_path: Path) -> None:
 
 def test_a_metric_of_ones_own_is_scored_by_its_name() -> None:
     """What stages/evaluate.py hands on: every file of segpipe/metrics, the known ones among them."""
-    metrics = {name: components.load("metrics", name) for name in components.names("metrics")}
+    metrics, _ = surfaces.split(METRICS)
     share, errors = ModuleType("share"), ModuleType("errors")
     share.PER_CLASS, share.compute = True, lambda counts: counts.sum(axis=-1) / counts.sum(axis=(-1, -2))[..., None]
     errors.PER_CLASS, errors.compute = False, lambda counts: counts.sum(axis=(-1, -2)) - np.trace(counts, axis1=-2, axis2=-1)
@@ -214,7 +230,7 @@ def test_user_errors_are_named(tmp_path: Path) -> None:
         evaluated(tmp_path / "empty")
     write_dataset(tmp_path / "data")
     with pytest.raises(ValueError, match=r"image 'image 0' of test: target: .* pixels hold the labels 2, which are not in 0\.\.1"):
-        evaluated(tmp_path / "data", class_names=NAMES[:2])
+        evaluated(tmp_path / "data", classes=read_info(tmp_path / "data").classes[:2])
     with pytest.raises(ValueError, match=r"scores\.json: missing, so .* is not a finished evaluation"):
         results.read_evaluation(tmp_path)
 

@@ -1,6 +1,7 @@
 """Evaluation with the CRF: both answers are counted in one pass, files and printed line say the gain, none changes nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from segpipe import results
 from segpipe.architectures.blocks.input_rule import InputRule
 from segpipe.confusion import count
 from segpipe.crf_parameters import PARAMETERS, CrfParameters
-from segpipe.evaluation import Evaluation, evaluate, write_evaluation
+from segpipe.evaluation import Evaluation, evaluate
+from segpipe.evaluation_files import scores_of, write_evaluation
 from segpipe.inference import predict
 from segpipe.params import ParamsError, read_params
-from segpipe.shards import ClassInfo, DatasetInfo, Sample, Split, SplitWriter, encode_image, encode_mask, write_info
+from segpipe.shards import ClassInfo, DatasetInfo, Sample, Split, SplitWriter, encode_image, encode_mask, read_info, write_info
 from tests.test_evaluation import MEAN, STD, run_stage, stage_workspace
 from tests.test_params import Change, changed, section
 
@@ -81,17 +83,16 @@ def split(folder: Path) -> Split:
 
 
 def evaluated(test: Split, **options: Any) -> Evaluation:
-    given = {"class_names": NAMES, "ignore_index": 255, "mean": MEAN, "std": STD, **options}
+    given = {"classes": read_info(test.folder).classes, "ignore_index": 255, "mean": MEAN, "std": STD, **options}
     return evaluate(Coarse(), test, **given)
 
 
 def test_both_answers_are_counted_in_one_pass(tmp_path: Path) -> None:
     test = split(tmp_path / "data")
     labels: dict[str, np.ndarray] = {}
-    evaluation = evaluated(test, crf=GENTLE, on_labels=labels.__setitem__)
+    evaluation = evaluated(test, crf=GENTLE, on_answer=lambda name, found, _: labels.update({name: found}))
     plain = evaluated(test)
-    assert evaluation.counts_without_crf is not None
-    np.testing.assert_array_equal(evaluation.counts_without_crf, plain.counts)
+    np.testing.assert_array_equal(evaluation.network_counts, plain.counts)
     for index, (image, mask) in enumerate(pairs()):
         logits = predict(Coarse().eval(), image, mean=MEAN, std=STD)
         expected = dense_crf.mean_field(logits, image, bilateral_weight=5, sxy=30, srgb=10, gaussian_weight=1, gaussian_sxy=2)
@@ -105,10 +106,10 @@ def test_the_headline_is_that_with_the_crf_and_the_gain_is_said(tmp_path: Path) 
     test = split(tmp_path / "data")
     out = tmp_path / "out"
     with results.PredictionWriter(out) as writer:
-        evaluation = evaluated(test, crf=GENTLE, on_labels=writer.write)
+        evaluation = evaluated(test, crf=GENTLE, on_answer=writer.write)
     written = write_evaluation(out, evaluation)
     scores = results.read_evaluation(out).scores
-    plain = evaluated(test).scores
+    plain = scores_of(evaluated(test))
     assert scores == json.loads(json.dumps(written))
     assert scores["miou"] == results.score(evaluation.counts, class_names=NAMES)["miou"]
     assert scores["miou_without_crf"] == plain["miou"]
@@ -125,16 +126,13 @@ def test_it_works_at_the_image_s_own_resolution_whatever_the_network_sees(tmp_pa
     test = split(tmp_path / "data")
     evaluation = evaluated(test, crf=GENTLE, **options)
     assert evaluation.counts.sum(axis=(1, 2)).tolist() == [int(np.sum(mask != 255)) for _, mask in pairs()]
-    np.testing.assert_array_equal(evaluation.counts_without_crf, evaluated(test, **options).counts)
+    np.testing.assert_array_equal(evaluation.network_counts, evaluated(test, **options).counts)
 
 
-def test_undefined_scores_have_no_gain() -> None:
-    empty = np.zeros((2, 2, 2), np.int64)
-    shared: dict[str, Any] = {"ids": ["a", "b"], "groups": ["a", "b"], "seconds": np.ones(2), "metrics": {}}
-    evaluation = Evaluation(
-        counts=empty, class_names=NAMES, tta="none", tile="auto", crf=GENTLE, counts_without_crf=empty, **shared
-    )
-    assert evaluation.scores["miou_without_crf"] is None and evaluation.scores["crf_gain"] is None
+def test_undefined_scores_have_no_gain(tmp_path: Path) -> None:
+    evaluation = evaluated(split(tmp_path / "data"), crf=GENTLE)
+    scores = scores_of(replace(evaluation, counts=0 * evaluation.counts, network_counts=0 * evaluation.network_counts))
+    assert scores["miou"] is None and scores["miou_without_crf"] is None and scores["crf_gain"] is None
 
 
 def test_images_too_large_are_refused_before_the_first_is_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,12 +145,29 @@ def test_images_too_large_are_refused_before_the_first_is_predicted(tmp_path: Pa
     assert evaluated(test).counts.sum() > 0
 
 
-def test_without_crf_no_whole_image_of_logits_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_crf_needs_all_logits_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("predict was called")
+        raise AssertionError("all logits were asked for")
 
-    monkeypatch.setattr("segpipe.evaluation.predict", refuse)
-    evaluated(split(tmp_path / "data"))
+    monkeypatch.setattr(dense_crf, "mean_field", refuse)
+    test = split(tmp_path / "data")
+    evaluated(test)
+    with pytest.raises(AssertionError, match="all logits were asked for"):
+        evaluated(test, crf=GENTLE)
+
+
+def test_confidence_and_modes_are_the_network_s_own(tmp_path: Path) -> None:
+    test = split(tmp_path / "data")
+    sure: dict[str, list[np.ndarray]] = {}
+    with_crf, plain = (
+        evaluated(test, crf=crf, modes=["flip"], on_answer=lambda name, _, found: sure.setdefault(name, []).append(found))
+        for crf in (GENTLE, None)
+    )
+    assert all((first == second).all() for first, second in sure.values())
+    assert with_crf.calibration.document() == plain.calibration.document()
+    np.testing.assert_array_equal(with_crf.variant_counts, plain.variant_counts)
+    for key in ("miou", "gain", "gain_low", "gain_high"):
+        assert scores_of(with_crf)["modes"]["flip"][key] == scores_of(plain)["modes"]["flip"][key]
 
 
 @pytest.mark.parametrize(

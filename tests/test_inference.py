@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segpipe import inference
+from segpipe import evaluate_row, inference, tiles, variants
 from segpipe.architectures.blocks.input_rule import InputRule
 from segpipe.inference import forward_at_size, normalise, predict, predict_labels
 
@@ -154,19 +154,19 @@ def test_tiles_equal_the_whole_for_a_local_network(rule: InputRule) -> None:
 
 @pytest.mark.parametrize(("side", "tile"), [(10, 10), (11, 10), (100, 10), (97, 13), (5, 4), (3, 1), (2000, 1024), (7, 20)])
 def test_tiles_cover_every_pixel_with_weights_that_sum_to_one(side: int, tile: int) -> None:
-    tiles = inference._tiles(side, tile)
+    found = tiles.tiles(side, tile)
     total = torch.zeros(side)
-    for start, weights in tiles:
+    for start, weights in found:
         assert start >= 0 and start + len(weights) <= side and len(weights) == min(tile, side)
         total[start : start + len(weights)] += weights
     torch.testing.assert_close(total, torch.ones(side))
-    assert tiles[0][0] == 0 and tiles[-1][0] + len(tiles[-1][1]) == side
+    assert found[0][0] == 0 and found[-1][0] + len(found[-1][1]) == side
 
 
 def test_auto_tiles_only_large_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "WHOLE_PIXELS", 40 * 40)
-    monkeypatch.setattr(inference, "AUTO_SIDE", 40)
-    monkeypatch.setattr(inference, "AUTO_OVERLAP", 10)
+    monkeypatch.setattr(tiles, "WHOLE_PIXELS", 40 * 40)
+    monkeypatch.setattr(tiles, "AUTO_SIDE", 40)
+    monkeypatch.setattr(tiles, "AUTO_OVERLAP", 10)
     model = Toy(InputRule())
     plain(model, image_of(20, 80))
     assert model.seen == [(20, 80)]
@@ -205,6 +205,65 @@ def test_flips_average_the_two_views() -> None:
     np.testing.assert_allclose(plain(sided, image, tta="flip"), 1.5 * once, atol=1e-6)
 
 
+@pytest.mark.parametrize("tta", ["scales", "flip_scales"])
+@pytest.mark.parametrize("tile", ["none", (16, 20)])
+@pytest.mark.parametrize("size", [None, (30, 44)])
+def test_scales_change_nothing_for_a_network_that_scales_with_its_input(tta: str, tile: object, size: object) -> None:
+    """A picture of slow waves, whose pixels a resize there and back hardly moves, through a function of the pixel alone."""
+    i, j = np.mgrid[:60, :88]
+    waves = np.stack([127 + 90 * np.sin(i / 60 * 3), 127 + 90 * np.cos(j / 88 * 3), 127 + 0 * i], axis=2)
+    image = waves.round().astype(np.uint8)
+    once = plain(Pixelwise(InputRule()), image, size=size)
+    averaged = plain(Pixelwise(InputRule()), image, size=size, tta=tta, tile=tile)
+    assert averaged.shape == once.shape and averaged.dtype == np.float32
+    # The image is rounded to 8 bits at each scale: half a grey level here is 0.01 at most in a channel, 0.05 in the sum's sine.
+    np.testing.assert_allclose(averaged, once, atol=0.06)
+    flat = np.full((21, 34, 3), 90, np.uint8)
+    np.testing.assert_allclose(
+        plain(Pixelwise(InputRule()), flat, tta=tta, tile=tile, size=size), plain(Pixelwise(InputRule()), flat), atol=1e-6
+    )
+
+
+def test_scales_average_the_resized_answers() -> None:
+    """Against the same made by hand; the coarser view and the finer one are cut from the image, not from what the network sees."""
+    image, model = image_of(40, 52), Toy(InputRule())
+    expected = torch.zeros(4, 20, 26)
+    for height, width in ((15, 20), (20, 26), (25, 32)):
+        x = normalise(inference.resize_image(image, (height, width)), mean=MEAN, std=STD)
+        for view, back in ((x, lambda out: out), (x.flip(-1), lambda out: out.flip(-1))):
+            with torch.no_grad():
+                out = back(model(view)["out"])
+            expected += F.interpolate(out, size=(20, 26), mode="bilinear", align_corners=False)[0] / 6
+    expected = F.interpolate(expected[None], size=(40, 52), mode="bilinear", align_corners=False)[0]
+    found = plain(model, image, size=(20, 26), tta="flip_scales")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert sorted(set(model.seen)) == [(15, 20), (20, 26), (25, 32)]
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("size", [(1, 1), (21, 33)], ids=str)
+def test_every_mode_answers_any_network_at_any_size(rule: InputRule, size: tuple[int, int]) -> None:
+    model = Toy(rule, valid=rule.margin > 0)
+    for options in ({"tta": "flip_scales"}, {"tile": "parts"}, {"tta": "scales", "tile": "parts"}):
+        logits = plain(model, image_of(*size), **options)
+        assert logits.shape == (4, *size) and np.isfinite(logits).all()
+
+
+def test_parts_are_two_by_two_tiles_of_any_image() -> None:
+    model, image = Toy(InputRule()), image_of(150, 203)
+    whole = plain(model, image)
+    model.seen.clear()
+    np.testing.assert_allclose(plain(model, image, tile="parts"), whole, atol=1e-5)  # it sees 7 x 7 pixels: tiled equals whole
+    assert model.seen == [(90, 122)] * 4
+    model.seen.clear()
+    plain(model, image_of(1, 2), tile="parts")
+    assert model.seen == [(1, 2)]
+
+
+def test_the_names_that_params_takes_are_those_of_inference() -> None:
+    assert variants.TTA == tuple(inference.TTA) and evaluate_row.TILES == tiles.NAMED
+
+
 @pytest.mark.parametrize("size", [(24, 40), (90, 61)])
 def test_resized_images_are_answered_at_their_own_size(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "STRIP_VALUES", 4 * 71 * 10)  # strips of 10 rows
@@ -218,11 +277,14 @@ def test_resized_images_are_answered_at_their_own_size(size: tuple[int, int], mo
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("classes", "dtype"), [(4, np.uint8), (254, np.uint8), (255, np.uint16)])
+@pytest.mark.parametrize(
+    ("classes", "dtype", "tta"),
+    [(4, np.uint8, "flip"), (4, np.uint8, "scales"), (254, np.uint8, "flip"), (255, np.uint16, "flip")],
+)
 @pytest.mark.parametrize("size", [None, (20, 30)])
-def test_labels_are_the_argmax_of_the_logits(classes: int, dtype: type, size: tuple[int, int] | None) -> None:
+def test_labels_are_the_argmax_of_the_logits(classes: int, dtype: type, tta: str, size: tuple[int, int] | None) -> None:
     model, image = Toy(InputRule(multiple=8), classes=classes), image_of(33, 44)
-    options = {"mean": MEAN, "std": STD, "size": size, "tta": "flip", "tile": (16, 16)}
+    options = {"mean": MEAN, "std": STD, "size": size, "tta": tta, "tile": (16, 16)}
     labels = predict_labels(model, image, **options)  # type: ignore[arg-type]
     assert labels.dtype == dtype and labels.shape == (33, 44)
     np.testing.assert_array_equal(labels, predict(model, image, **options).argmax(axis=0))  # type: ignore[arg-type]
@@ -238,10 +300,10 @@ def test_normalise() -> None:
 
 def test_wrong_options_are_named() -> None:
     model, image = Pixelwise(InputRule()), image_of(8, 8)
-    with pytest.raises(ValueError, match="tta: 'flips'. Choices: none, flip"):
+    with pytest.raises(ValueError, match="tta: 'flips'. Choices: none, flip, scales, flip_scales"):
         plain(model, image, tta="flips")
     for tile in ("big", (8,), (0, 8), 8):
-        with pytest.raises(ValueError, match="tile: .*Choices: auto, none"):
+        with pytest.raises(ValueError, match="tile: .*Choices: auto, none, parts, or"):
             plain(model, image, tile=tile)
 
 

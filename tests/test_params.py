@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from segpipe import components
+from segpipe import components, corruptions
 from segpipe.params import ParamsError, read_params
 from tests.imports import ROOT
 
@@ -79,7 +79,14 @@ def section(name: str, **keys: Any) -> Change:
         (section("train", crop=[10]), r"train\.crop: .* must be null or \[height, width\]"),
         (section("augment", policy="heavy"), r"augment\.policy: 'heavy'.*Choices: none, light, strong"),
         (section("augment", copies=-1), r"augment\.copies: -1 must be 0 or more"),
-        (section("evaluate", tile="big"), r"evaluate\.tile: 'big' must be auto, none or"),
+        (section("evaluate", tile="big"), r"evaluate\.tile: 'big' must be auto, none, parts or"),
+        (section("evaluate", tta="flips"), r"evaluate\.tta: 'flips'\. Did you mean 'flip'.*none, flip, scales, flip_scales"),
+        (section("evaluate", tta="flip", modes=["flip"]), r"evaluate\.modes: 'flip' is what `evaluate.tta` has already"),
+        (section("evaluate", modes=["tile"]), r"evaluate\.modes: 'tile'\. Did you mean 'tiles'.*Choices: none, flip"),
+        (section("evaluate", modes="flip"), r"evaluate\.modes: 'flip' must be none, all, or a list of: none, flip"),
+        (section("evaluate", modes=["flip", "flip"]), r"evaluate\.modes: \['flip', 'flip'\] names one twice"),
+        (section("evaluate", corruptions=["fogg"]), r"evaluate\.corruptions: 'fogg'\. Did you mean 'fog'.*Choices: noise, blur"),
+        (section("evaluate", corruptions=True), r"evaluate\.corruptions: True must be none, all, or a list of: noise"),
         (section("register", gate={"metric": "iou"}), r"register\.gate\.metric: 'iou'.*Choices: miou"),
         (section("datasets", other={"format": "vco"}), r"datasets\.other\.format: .*no 'vco'"),
         (section("datasets", other={}), r"datasets\.other\.format: missing"),
@@ -109,6 +116,21 @@ def test_a_row_of_datasets_may_split_map_and_accept(tmp_path: Path) -> None:
     row = read_params(changed(tmp_path, change)).datasets["scenes"]
     assert row.splits == {"folds": 5, "fold": 1} and row.class_map == {"merge": {"box": ["crate", "chest"]}}
     assert row.audit == {"near_duplicate": "off", "same_image": "off"} and "size" in row.options
+
+
+@pytest.mark.parametrize(
+    ("given", "modes", "damages"),
+    [
+        ({"modes": None, "corruptions": "none"}, (), ()),
+        ({"modes": ["tiles", "scales"], "corruptions": ["jpeg"]}, ("tiles", "scales"), ("jpeg",)),
+        ({"modes": "all", "corruptions": "all"}, ("flip", "scales", "flip_scales", "tiles"), corruptions.NAMES),
+        ({"tta": "flip", "modes": "all", "corruptions": []}, ("none", "scales", "flip_scales", "tiles"), ()),
+    ],
+    ids=str,
+)
+def test_other_ways_to_evaluate(tmp_path: Path, given: dict[str, Any], modes: object, damages: object) -> None:
+    read = read_params(changed(tmp_path, section("evaluate", **given))).evaluate
+    assert (read.modes, read.corruptions) == (modes, damages)
 
 
 def test_class_weights_need_a_loss_that_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

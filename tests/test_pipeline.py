@@ -21,12 +21,17 @@ def test_every_out_is_there(tiny_workspace: Path) -> None:
     for name in EXPERIMENTS:
         for file in ("model.safetensors", "config.json", "history.csv", "cost.json"):
             assert (tiny_workspace / "models" / name / file).stat().st_size > 0
+        for file in ("masks.npz", "calibration.json", "variants.npz", "predictions.arrow"):
+            assert (tiny_workspace / "evaluations" / name / file).stat().st_size > 0
         scores = json.loads((tiny_workspace / "evaluations" / name / "scores.json").read_text())
         assert 0 <= scores["miou"] <= 1
         counts = np.load(tiny_workspace / "evaluations" / name / "confusions.npz")["counts"]
         assert counts.dtype == np.int64
         assert counts.sum() == 6 * 64 * 80, "every test pixel is counted once"
-        assert (tiny_workspace / "reports" / name / "failures" / "index.html").stat().st_size > 10_000
+        for page in ("evaluation", "failures"):
+            assert (tiny_workspace / "reports" / name / page / "index.html").stat().st_size > 10_000
+        for file in ("regions.parquet", "controls.parquet", "segments.parquet", "maps.npz", "segments.npz", "summary.json"):
+            assert (tiny_workspace / "failures" / name / file).stat().st_size > 0
     assert (tiny_workspace / "reports/comparison/index.html").stat().st_size > 10_000
     receipt = json.loads((tiny_workspace / "registry.json").read_text())
     assert receipt["complete"]

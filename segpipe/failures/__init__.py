@@ -1,9 +1,16 @@
-"""Where a model errs and what it looked at. `explain.py` is the engine; it puts the other files together in this order:
+"""Where a model errs, what it looked at, and whether that is to be believed. `explain.py` is the engine; it puts the other files
+together in this order, each step handed the same `context`:
 
-regions, modes    error regions of an image, their measures and their kind
-selection         which of them are explained
-look, gradcam     the network is asked; maps before the ReLU, at the layer's resolution (grid: where its cells lie)
-measures          where the evidence of a pair of maps lies, and a first reading of it
-tables, summary   what the errors cost; the three files of failures/<experiment>/
-pictures, page    reports/<experiment>/failures/index.html
+survey                        all error regions: labelling, regions (extent: how thick; bridges: merge and split), modes
+selection, controls           which of them are explained, and a correct region matched to each
+interview                     the network is asked: look, gradcam, local_backward (grid: where a layer's cells lie)
+evidence, measures            what its maps say
+paired                        errors against controls
+sanity                        may the maps be believed: randomised weights, deletion
+clusters                      errors that go wrong alike: features, cluster_names
+attributes, bias              errors and surroundings: associations, permutation; interventions, donors: is the suspected cause one
+segments                      the same true segments for every model; versus: two models on them
+tables, cost_intervals        what the errors cost, and how sure that is
+findings, summary             the most important things in words; the files of failures/<experiment>/
+pictures, page                reports/<experiment>/failures/index.html
 """

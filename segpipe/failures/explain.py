@@ -1,52 +1,46 @@
-"""The failure analysis of one model on one split: all error regions, maps for a choice of them, and the tables over both.
+"""The failure analysis of one model on one split: where it errs, what it looked at there, and whether that is to be believed.
 
 Two passes: the first finds and measures every error region and counts the confusion; the second looks again at the images of
-the chosen regions, with the network.
+the chosen regions and of their controls, with the network. The other steps ask further of what these two found.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from segpipe import confusion
 from segpipe.architectures.blocks.cam_grid import CamGrid
-from segpipe.failures import modes, selection, summary
-from segpipe.failures.look import KINDS, Answer, Question, Viewer
-from segpipe.failures.measures import measure, reading, scene
-from segpipe.failures.regions import COLUMNS, boundary_radius, connected, error_regions
-from segpipe.shards import Split, decode_mask
+from segpipe.failures import attributes, bias, clusters, features, segments, selection, summary
+from segpipe.failures.context import Context, Predictions
+from segpipe.failures.controls import find_controls
+from segpipe.failures.interview import Answers, ask
+from segpipe.failures.interview import Explained as Explained
+from segpipe.failures.look import Viewer
+from segpipe.failures.paired import compare_with_controls
+from segpipe.failures.sanity import Case, check_maps
+from segpipe.failures.survey import Survey, survey
+from segpipe.failures.tables import Books
+from segpipe.resampling import units_of
+from segpipe.shards import Split
 
-
-class Predictions(Protocol):
-    """Predicted label maps by image id, such as `segpipe.results.read_predictions` returns; a dict is one too."""
-
-    def __getitem__(self, name: str, /) -> np.ndarray: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Explained:
-    """One chosen region and all there is to draw it: its row in `Explanation.regions`, its image, and its maps."""
-
-    index: int
-    image: np.ndarray
-    target: np.ndarray
-    prediction: np.ndarray
-    region: np.ndarray
-    answer: Answer
+STEPS = ("errors", "controls", "maps", "sanity", "clusters", "bias", "segments", "costs")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """`regions`: one row per error region, with measures where `chosen`; `summary`: what goes into summary.json."""
+    """`regions`: one row per error region, with measures where `chosen`; `controls`: one row per matched correct region;
+    `segments`: what this model makes of true segments that are the same for every model; `summary`: what goes into summary.json.
+    """
 
     regions: pd.DataFrame
     chosen: list[Explained]
+    controls: pd.DataFrame
+    segments: segments.Segments
     summary: dict[str, Any]
 
 
@@ -66,6 +60,7 @@ def explain(
     seed: int = 0,
     min_area: int = selection.MIN_AREA,
     device: torch.device | str = "cpu",
+    on_step: Callable[[str], None] | None = None,
 ) -> Explanation:
     """Explain where `predictions` err on `split`, and on what `model` based up to `regions` of the errors.
 
@@ -77,92 +72,105 @@ def explain(
         mean, std: per channel of image values in 0..1, as the network was trained.
         size: (height, width) that images are resized to for the network.
         min_area: pixels that a chosen region has at least.
+        on_step: called with each of STEPS when it begins.
 
     Raises:
         ValueError: a prediction does not fit its image, or a layer has no map.
     """
     assert layers, "at least one layer"
-    classes = len(class_names)
-    table, counts = find_regions(split, predictions, num_classes=classes, ignore_index=ignore_index)
-    choice = selection.choose(table, count=regions, seed=seed, min_area=min_area)
-    reasons = {int(index): reason for index, reason in zip(choice["index"], choice["reason"], strict=True)}
-    table["chosen"] = table.index.isin(list(reasons))
-    table["reason"] = pd.Series([reasons.get(index, "") for index in table.index], index=table.index, dtype="str")
-    viewer = Viewer(model=model, layers=layers, grids=grids, mean=mean, std=std, size=size, device=device)
-    explained: dict[int, Explained] = {}
-    measured: dict[int, dict[str, Any]] = {}
-    positions = {name: i for i, name in enumerate(split.ids)}
-    for name, rows in table[table["chosen"]].groupby("id", sort=False):
-        image, target = split.arrays(positions[str(name)])
-        prediction = predictions[str(name)]
-        labels, _ = error_regions(target, prediction=prediction, num_classes=classes, ignore_index=ignore_index)
-        segments, _ = connected(np.where(target == ignore_index, 0, target.astype(np.int64) + 1))
-        keys = list(zip(rows["region"], rows["true"], rows["predicted"], strict=True))
-        questions = [Question(region=labels == r, true=int(t), predicted=int(p)) for r, t, p in keys]
-        for index, question, answer in zip(rows.index, questions, viewer.ask(image, questions), strict=True):
-            explained[int(index)] = Explained(
-                index=int(index),
-                image=image,
-                target=target,
-                prediction=prediction,
-                region=question.region,
-                answer=answer,
-            )
-            segment = segments == segments[question.region][0]
-            measured[int(index)] = _measures(answer, question.region, segment, target, classes)
-    if measured:
-        table = table.join(pd.DataFrame.from_dict(measured, orient="index"))
-    result = summary.summarise(
-        table,
-        confusion=counts,
-        class_names=class_names,
-        layers=list(layers),
-        images=len(split),
+    begin = on_step or (lambda step: None)
+    context = Context(
+        split=split,
+        predictions=predictions,
+        viewer=Viewer(model=model, layers=layers, grids=grids, mean=mean, std=std, size=size, device=device),
+        class_names=tuple(class_names),
+        ignore_index=ignore_index,
+        units=units_of(split.column("group"))[0],
         seed=seed,
-        min_area=min_area,
     )
-    return Explanation(regions=table, chosen=[explained[index] for index in reasons], summary=result)
+    begin("errors")
+    seen = survey(context)
+    table = _with_choice(seen.regions, count=regions, seed=seed, min_area=min_area)
+    chosen = table[table["chosen"]]
+    # The order of the choice: the costliest class pairs first.
+    chosen = chosen.loc[chosen["rank"].sort_values().index]
+    begin("controls")
+    controls = find_controls(chosen, context=context, correct=np.diagonal(seen.counts, axis1=1, axis2=2))
+    begin("maps")
+    answers = ask(context, chosen, controls)
+    table = table.drop(columns="rank").join(answers.measured)
+    steps: dict[str, Any] = {"measures": _measures(context, table, answers)}
+    begin("sanity")
+    units = chosen["unit"].tolist()
+    cases = [Case(image=one.image, question=one.question, unit=unit) for one, unit in zip(answers.errors, units, strict=True)]
+    steps["sanity"] = check_maps(context.viewer, cases, seed=seed)
+    begin("clusters")
+    table["cluster"], steps["clusters"] = _clusters(context, table, answers)
+    begin("bias")
+    places = table[["id", "true", "predicted", "row", "column", "area"]]
+    steps["bias"] = bias.analyse(context, places, attributes.collect(context))
+    begin("segments")
+    common = segments.measure(context)
+    begin("costs")
+    return Explanation(
+        regions=table,
+        chosen=answers.errors,
+        controls=answers.controls,
+        segments=common,
+        summary=_summary(context, table, seen, min_area=min_area, steps=steps),
+    )
 
 
-def find_regions(split: Split, predictions: Predictions, *, num_classes: int, ignore_index: int) -> tuple[pd.DataFrame, np.ndarray]:
-    """All error regions of a split (columns id, COLUMNS, mode) in its order, and its confusion counts int64 (K, K)."""
-    counts = np.zeros((num_classes, num_classes), np.int64)
-    parts: dict[str, list[np.ndarray]] = {name: [np.zeros(0, dtype)] for name, dtype in COLUMNS.items()}
-    parts |= {"id": [np.zeros(0, object)], "mode": [np.zeros(0, object)]}
-    for name, encoded in zip(split.ids, split.column("mask"), strict=True):
-        target, prediction = decode_mask(encoded), predictions[name]
-        try:
-            counts += confusion.count(target, prediction, num_classes=num_classes, ignore_index=ignore_index)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}. Run evaluate again: these predictions do not fit the test split.") from error
-        _, found = error_regions(target, prediction=prediction, num_classes=num_classes, ignore_index=ignore_index)
-        found |= {"id": np.full(len(found["area"]), name, object)}
-        found["mode"] = modes.assign(found, radius=boundary_radius(target.shape[0], target.shape[1]))
-        for column, values in found.items():
-            parts[column].append(values)
-    columns = {name: np.concatenate(parts[name]) for name in ("id", *COLUMNS, "mode")}
-    table = pd.DataFrame(columns).astype({"id": "str", "mode": "str"})
-    assert int(table["area"].sum()) == int(counts.sum() - np.trace(counts)), "every wrong pixel lies in one region"
-    return table, counts
+def _with_choice(regions: pd.DataFrame, *, count: int, seed: int, min_area: int) -> pd.DataFrame:
+    """The table with the columns chosen, reason ("" where not chosen) and rank (the place in the choice, -1 for none)."""
+    choice = selection.choose(regions, count=count, seed=seed, min_area=min_area)
+    reasons = pd.Series("", index=regions.index, dtype="str")
+    ranks = pd.Series(-1, index=regions.index, dtype=np.int64)
+    reasons[choice["index"]], ranks[choice["index"]] = choice["reason"].to_numpy(), np.arange(len(choice))
+    return regions.assign(chosen=ranks >= 0, reason=reasons, rank=ranks)
 
 
-def _measures(answer: Answer, region: np.ndarray, segment: np.ndarray, target: np.ndarray, num_classes: int) -> dict[str, Any]:
-    """The columns that explaining adds to a region's row; those of a layer are named `<layer>/<kind>_<measure>`."""
-    true, predicted = answer.logits
-    row: dict[str, Any] = {"logit_true": true, "logit_predicted": predicted, "margin": predicted - true}
-    for layer, (rows, columns) in answer.axes.items():
-        place = scene(region, segment=segment, target=target, window=answer.window, cell=(1 / rows.scale, 1 / columns.scale))
-        row |= {f"{layer}/area_{name}": share for name, share in place.areas().items()}
-        for kind in KINDS:
-            pair = answer.maps[layer][kind]
-            found = measure(pair[0], pair[1], place=place, rows=rows, columns=columns, num_classes=num_classes)
-            row |= {f"{layer}/{kind}_{name}": value for name, value in found.items()}
-            if kind == "hirescam":
-                row[f"{layer}/reading"] = reading(found)
-    return row
+def _measures(context: Context, table: pd.DataFrame, answers: Answers) -> dict[str, Any]:
+    return compare_with_controls(
+        table.loc[answers.measured.index],
+        answers.controls,
+        layers=list(context.viewer.layers),
+        num_classes=len(context.class_names),
+        seed=context.seed,
+    )
+
+
+def _clusters(context: Context, table: pd.DataFrame, answers: Answers) -> tuple[pd.Series, dict[str, Any]]:
+    """The column `cluster` of the table (-1 for none), and what is said of the groups."""
+    chosen = table.loc[answers.measured.index]
+    found = clusters.cluster(
+        chosen,
+        features.of_regions(context, chosen["id"].tolist(), [one.region for one in answers.errors]),
+        units=chosen["unit"].to_numpy(),
+        class_names=context.class_names,
+        layer=next(iter(context.viewer.layers)),
+        seed=context.seed,
+    )
+    column = pd.Series(-1, index=table.index, dtype=np.int32)
+    column[chosen.index] = found.labels
+    return column, found.document
+
+
+def _summary(context: Context, table: pd.DataFrame, seen: Survey, *, min_area: int, steps: Mapping[str, Any]) -> dict[str, Any]:
+    books = Books(regions=table, counts=seen.counts, ids=tuple(context.positions), units=context.units, seed=context.seed)
+    layers = list(context.viewer.layers)
+    return summary.summarise(books, class_names=context.class_names, layers=layers, min_area=min_area, steps=steps)
 
 
 def write_explanation(folder: Path, explanation: Explanation) -> None:
-    """Write regions.parquet, maps.npz and summary.json into `folder`; see `summary.write`."""
+    """Write regions.parquet, controls.parquet, maps.npz and summary.json (`summary.write`), and segments.parquet and segments.npz
+    (`segments.write`) into `folder`."""
     answers = {one.index: one.answer for one in explanation.chosen}
-    summary.write(folder, regions=explanation.regions, answers=answers, document=explanation.summary)
+    summary.write(
+        folder,
+        regions=explanation.regions,
+        controls=explanation.controls,
+        answers=answers,
+        document=explanation.summary,
+    )
+    segments.write(folder, explanation.segments)

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segpipe.failures.local_backward import LocalBackward
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -103,7 +105,8 @@ def class_activation(
     handles.append(model.register_forward_pre_hook(note_size))
     try:
         with _frozen(model), torch.enable_grad():
-            logits = forward(model, x) if forward else model(x)["out"]
+            with LocalBackward():
+                logits = forward(model, x) if forward else model(x)["out"]
             if missing := [name for name in layers if name not in seen]:
                 raise ValueError(f"the layer {missing[0]!r} did not run in the forward pass")
             scores, gradients = _gradients(logits, seen, targets)
@@ -125,11 +128,11 @@ def class_activation(
 
 def _gradients(logits: Tensor, seen: Mapping[str, Tensor], targets: Sequence[Target]) -> tuple[Tensor, list[Tensor]]:
     """Scores (T,), and for each kept layer dy/dA (T, C, h, w) of each target's own image."""
+    images, classes, size = logits.shape[0], logits.shape[1], tuple(logits.shape[-2:])
     scores: list[Tensor] = []
     rounds: list[list[int]] = []
     filled: dict[int, int] = {}
     for index, target in enumerate(targets):
-        images, classes, size = logits.shape[0], logits.shape[1], tuple(logits.shape[-2:])
         if not (0 <= target.image < images and 0 <= target.class_index < classes and target.weights.shape == size):
             raise ValueError(
                 f"target: image {target.image}, class {target.class_index}, weights {target.weights.shape}, but the logits"

@@ -13,6 +13,11 @@ class Axis:
     scale: float
     shift: float
 
+    def centres(self) -> np.ndarray:
+        """float64 (cells,): where the middle of each cell lies in the image; may be outside it."""
+        middles: np.ndarray = (np.arange(self.cells) + 0.5 - self.shift) / self.scale
+        return middles
+
     def weights(self, size: int) -> np.ndarray:
         """float64 (size, cells): bilinear weights of the cells at each of `size` pixels.
 

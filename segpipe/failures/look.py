@@ -95,21 +95,13 @@ class Viewer:
             limit = WINDOW
         else:
             limit = seen
-        rows, columns = np.nonzero(region)
-        # The middle is the region's own pixel nearest to its centroid, so that even a ring lies in its window.
-        nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
-        spans = []
-        for at, side, full, most in zip((rows[nearest], columns[nearest]), region.shape, seen, limit, strict=True):
-            length = min(most, full)
-            start = min(max(int(at * full / side) - length // 2, 0), full - length)
-            spans.append((start, start + length))
-        return spans[0][0], spans[1][0], spans[0][1], spans[1][1]
+        return window_around(region, seen=seen, limit=limit)
 
     def _activation(self, seen: np.ndarray, box: Box, questions: Sequence[Question]) -> Activation:
         part = (slice(box[0], box[2]), slice(box[1], box[3]))
         targets = []
         for question in questions:
-            weights = _at_size(question.region, seen.shape[:2])[part]
+            weights = at_size(question.region, seen.shape[:2])[part]
             weights = weights / weights.sum()
             targets += [Target(class_index=c, weights=weights) for c in (question.true, question.predicted)]
         x = inference.normalise(seen[part], mean=self.mean, std=self.std, device=self.device)
@@ -134,11 +126,24 @@ class Viewer:
         return rule
 
 
+def window_around(region: np.ndarray, *, seen: tuple[int, int], limit: tuple[int, int]) -> Box:
+    """The box of at most `limit` (height, width) around the middle of `region` bool (H, W), in the image resized to `seen`."""
+    rows, columns = np.nonzero(region)
+    # The middle is the region's own pixel nearest to its centroid, so that even a ring lies in its window.
+    nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
+    spans = []
+    for at, side, full, most in zip((rows[nearest], columns[nearest]), region.shape, seen, limit, strict=True):
+        length = min(most, full)
+        start = min(max(int(at * full / side) - length // 2, 0), full - length)
+        spans.append((start, start + length))
+    return spans[0][0], spans[1][0], spans[0][1], spans[1][1]
+
+
 def _logits(model: nn.Module, x: Tensor) -> Tensor:
     return inference.forward_at_size(model, x)["out"]
 
 
-def _at_size(region: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def at_size(region: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Weights on logits of `size` whose weighted sum is the sum over `region` of the logits upsampled to its size."""
     if region.shape == size:
         return region.astype(np.float32)

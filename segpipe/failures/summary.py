@@ -1,65 +1,64 @@
 """The numbers of a failure analysis in one JSON document, and the files of `failures/<experiment>/`."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from segpipe.failures.findings import findings
 from segpipe.failures.look import KINDS, Answer
 from segpipe.failures.measures import FAINT, NO_EVIDENCE, READINGS
-from segpipe.failures.tables import mode_table, pair_table
+from segpipe.failures.tables import Books, mode_table, modifier_table, pair_table
 from segpipe.metrics import mean_iou
 
-REGIONS, MAPS, SUMMARY = "regions.parquet", "maps.npz", "summary.json"
+REGIONS, CONTROLS, MAPS, SUMMARY = "regions.parquet", "controls.parquet", "maps.npz", "summary.json"
 PLACES = ("inside", "near", "segment", "border")
 
 
 def summarise(
-    regions: pd.DataFrame,
-    *,
-    confusion: np.ndarray,
-    class_names: Sequence[str],
-    layers: Sequence[str],
-    images: int,
-    seed: int,
-    min_area: int,
+    books: Books, *, class_names: Sequence[str], layers: Sequence[str], min_area: int, steps: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Counts, costs and medians of a table of error regions with the columns that `explain` adds.
+    """The content of summary.json: counts, costs and medians of error regions with the columns that `explain` adds.
 
-    `pairs` and `modes` are the rows of `tables`, pairs with class names and the readings of their chosen regions; `layers` holds
-    for each layer the medians over the chosen regions. An undefined number is None.
+    `pairs`, `modes` and `modifiers` are the rows of `tables`, pairs with class names and the readings of their chosen regions;
+    `layers` holds for each layer the medians over the chosen regions; `steps` are further keys, what each later step of the
+    analysis found; `findings` says the most important of all this in words. An undefined number is None.
     """
-    pixels, right = int(confusion.sum()), int(np.trace(confusion))
+    regions, confusion = books.regions, books.confusion
+    pixels = int(confusion.sum())
     chosen = regions[regions["chosen"]]
-    pairs = pair_table(regions, confusion=confusion, mean_iou=mean_iou.compute)
+    pairs = pair_table(books, mean_iou=mean_iou.compute)
     for row in pairs:
         mine = chosen[(chosen["true"] == row["true"]) & (chosen["predicted"] == row["predicted"])]
         row["true_name"], row["predicted_name"] = class_names[row["true"]], class_names[row["predicted"]]
         row["chosen"] = len(mine)
         row["readings"] = _counts(mine[f"{layers[0]}/reading"], READINGS) if len(mine) else {}
     document = {
-        "images": images,
+        "images": len(books.ids),
+        "units": int(books.units.max()) + 1,
         "images_with_errors": int(regions["id"].nunique()),
         "pixels": pixels,
-        "wrong_pixels": pixels - right,
-        "wrong_share": (pixels - right) / pixels if pixels else None,
+        "wrong_pixels": books.wrong,
+        "wrong_share": books.wrong / pixels if pixels else None,
         "miou": float(mean_iou.compute(confusion)),
         "class_names": list(class_names),
         "regions": len(regions),
         "regions_large_enough": int((regions["area"] >= min_area).sum()),
         "chosen": len(chosen),
         "min_area": min_area,
-        "seed": seed,
+        "seed": books.seed,
         "main_layer": layers[0],
         "pairs": pairs,
-        "modes": mode_table(regions, confusion=confusion, mean_iou=mean_iou.compute),
+        "modes": mode_table(books, mean_iou=mean_iou.compute),
+        "modifiers": modifier_table(books, mean_iou=mean_iou.compute),
         "layers": {layer: _medians(chosen, layer) for layer in layers} if len(chosen) else {},
+        **steps,
     }
     cleaned: dict[str, Any] = _null_for_nan(document)
-    return cleaned
+    return cleaned | {"findings": findings(cleaned)}
 
 
 def _medians(chosen: pd.DataFrame, layer: str) -> dict[str, Any]:
@@ -80,15 +79,20 @@ def _counts(values: pd.Series, names: Iterable[str]) -> dict[str, int]:
 
 
 def _null_for_nan(value: Any) -> Any:
+    """What JSON can hold: numbers of numpy become Python's, undefined ones None."""
     if isinstance(value, dict):
         return {key: _null_for_nan(v) for key, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_null_for_nan(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def write(folder: Path, *, regions: pd.DataFrame, answers: dict[int, Answer], document: dict[str, Any]) -> None:
-    """Write the three files of an explanation into `folder`, which is created.
+def write(
+    folder: Path, *, regions: pd.DataFrame, controls: pd.DataFrame, answers: dict[int, Answer], document: dict[str, Any]
+) -> None:
+    """Write the tables, the maps and the summary of an explanation into `folder`, which is created.
 
     maps.npz holds for each explained region (its row in regions.parquet) `<row>/<layer>/<kind>`, float16 (2, h, w): the raw maps of
     the true and of the predicted class divided by `<row>/<layer>/<kind>/scale`, their greatest absolute value. `rows`
@@ -96,6 +100,7 @@ def write(folder: Path, *, regions: pd.DataFrame, answers: dict[int, Answer], do
     """
     folder.mkdir(parents=True, exist_ok=True)
     regions.to_parquet(folder / REGIONS, index=False)
+    controls.to_parquet(folder / CONTROLS, index=False)
     arrays: dict[str, np.ndarray] = {"rows": np.array(sorted(answers), np.int64)}
     for index, answer in sorted(answers.items()):
         for layer, kinds in answer.maps.items():

@@ -1,31 +1,55 @@
-"""The comparison page: findings, leaderboard, pairs, classes, the same images side by side, curves and cost, in one HTML file."""
+"""The comparison page: findings, leaderboard, pairs, chance, classes, pictures, curves and cost, in one HTML file."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 
-from segpipe.comparison import HEADLINE, Comparison, Model, Pair
-from segpipe.drawing import colour_mask
+from segpipe.agreement import Agreement
+from segpipe.comparison import Comparison
+from segpipe.model_pairs import Pair
+from segpipe.model_scores import HEADLINE, Model
+from segpipe.pages.comparison_pictures import (
+    BOTH_WRONG_COLOUR,
+    ONLY_A_COLOUR,
+    ONLY_B_COLOUR,
+    PictureRow,
+    Versus,
+    encoded,
+)
 from segpipe.pages.figures import Curve, Point, colour_of, cost_against_score, curves, short
-from segpipe.pages.findings import cautions, findings
-from segpipe.pages.render import data_uri, figure_uri, render
+from segpipe.pages.findings import cautions, findings, noise_words
+from segpipe.pages.render import figure_uri, render
+from segpipe.power import DIFFERENCE, POWER, rounded_up
 from segpipe.resampling import pareto_front
 from segpipe.verdicts import p_words, points
 
-ROWS_EACH = 3
 PAIRS_SHOWN = 12
-PICTURE_BYTES = 6 * 2**20
-"""What all pictures of a page may take together, before base64: the page stays under 10 MB whatever the dataset."""
+CLASS_ROWS = 1500
+"""Rows of class-by-class tests on the page; comparison.json has all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """A column of the table of costs, and whether it is drawn against the score."""
+
+    key: str
+    title: str
+    phase: str
+    drawn: bool = False
+    more_is_better: bool = False
+
+
 COSTS = (
-    ("parameters", "parameters"),
-    ("wall_seconds", "training seconds"),
-    ("images_per_second", "images per second in training"),
-    ("gflops", "GFLOPs per image"),
-    ("peak_memory_mb", "peak memory, MB"),
+    Cost(key="wall_seconds", title="training seconds", phase="training", drawn=True),
+    Cost(key="peak_memory_mb", title="peak memory in training, MB", phase="training", drawn=True),
+    Cost(key="images_per_second", title="images per second in training", phase="training", more_is_better=True),
+    Cost(key="parameters", title="parameters", phase="prediction"),
+    Cost(key="gflops", title="GFLOPs per image", phase="prediction", drawn=True),
+    Cost(key="predict_seconds", title="seconds per predicted image", phase="prediction", drawn=True),
+    Cost(key="predicted_per_second", title="images per second in prediction", phase="prediction", more_is_better=True),
 )
 
 
@@ -39,108 +63,83 @@ class Class:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureRow:
-    """One test image side by side: why it was chosen, and {caption: picture uint8 (H, W, 3)} of image, truth and models."""
-
-    why: str
-    id: str
-    cells: Sequence[tuple[str, np.ndarray]]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Section:
-    """All that the page shows of one dataset. `histories` and `failures` (pages that exist) go by experiment."""
+    """All that the page shows of one dataset. `histories`, and the pages that exist, go by experiment.
+
+    `attention` is what `failures/versus.py` says of pairs of models: {"pairs": its documents, "ratings": what `ratings.count`
+    made of people's answers, with the "problems" of reading them, or None, "rate_page": the page to rate on, or None}.
+    """
 
     comparison: Comparison
     classes: Sequence[Class]
     rows: Sequence[PictureRow]
     histories: Mapping[str, pd.DataFrame]
     failures: Mapping[str, str]
+    evaluations: Mapping[str, str] = field(default_factory=dict)
+    agreements: Sequence[Agreement] = ()
+    versus: Sequence[Versus] = ()
+    attention: Mapping[str, Any] | None = None
 
 
 def comparison_page(sections: Sequence[Section]) -> str:
     """The self-contained HTML text of the page, one part per dataset."""
-    pictures = sum(len(row.cells) for section in sections for row in section.rows)
-    side = _side(pictures)
-    return render("comparison.html", sections=[_context(section, side=side) for section in sections])
+    groups = [rows for section in sections for rows in (section.rows, *(versus.rows for versus in section.versus))]
+    pictures = iter(encoded(groups))
+    shown = []
+    for section in sections:
+        rows = next(pictures)
+        against = [{"number": i, "a": v.a, "b": v.b, "rows": next(pictures)} for i, v in enumerate(section.versus, start=1)]
+        shown.append(_context(section) | {"rows": rows, "versus": against})
+    return render("comparison.html", sections=shown)
 
 
-def choose_images(comparison: Comparison) -> list[tuple[int, str]]:
-    """[(index, why)]: the images with the lowest and the highest mean mIoU over the models, and those with the widest spread.
-
-    No image is chosen twice; with one model there is no spread; images without a defined score are never chosen.
-    """
-    table = np.array([model.per_image for model in comparison.models])
-    known = ~np.isnan(table).any(axis=0)
-    mean, spread = table.mean(axis=0), table.max(axis=0) - table.min(axis=0)
-    orders = [("worst", mean), ("best", -mean)] + ([("most disagreed", -spread)] if len(table) > 1 else [])
-    taken: set[int] = set()
-    chosen = []
-    for why, order in orders:
-        left = [int(i) for i in np.argsort(order, kind="stable") if known[i] and i not in taken][:ROWS_EACH]
-        taken.update(left)
-        chosen += [(i, why) for i in left]
-    return chosen
-
-
-def picture_rows(
-    comparison: Comparison,
-    sample: Callable[[int], tuple[np.ndarray, np.ndarray]],
-    prediction: Callable[[str, int], np.ndarray],
-    palette: np.ndarray,
-    *,
-    ignore_index: int,
-) -> list[PictureRow]:
-    """The rows of `choose_images`: `sample(index)` is (image, mask), `prediction(experiment, index)` the label mask (H, W).
-
-    A model with several seeds is shown by its first one, whose name and own score the caption gives. In predictions the pixels
-    without a label are black as in the truth, since nothing there counts.
-    """
-    rows = []
-    for index, why in choose_images(comparison):
-        image, mask = sample(index)
-        cells = [("image", image), ("truth", colour_mask(mask, palette, ignore_index=ignore_index))]
-        for model in comparison.models:
-            predicted = prediction(model.members[0].name, index).copy()
-            predicted[mask == ignore_index] = ignore_index
-            caption = f"{model.members[0].name}  {points(float(model.members[0].per_image[index]))}"
-            cells.append((caption, colour_mask(predicted, palette, ignore_index=ignore_index)))
-        rows.append(PictureRow(why=why, id=comparison.ids[index], cells=cells))
-    return rows
-
-
-def _context(section: Section, *, side: int) -> dict[str, Any]:
+def _context(section: Section) -> dict[str, Any]:
     comparison = section.comparison
     names = [model.name for model in comparison.models]
     looks = colour_of(names)
     shares = np.array([c.share for c in section.classes])
     scores = [score for m in comparison.models for score in (m.scores[HEADLINE], *(r.scores[HEADLINE] for r in m.members))]
+    shown, folded = _shown_pairs(comparison)
+    classes = [
+        {"name": c.name, "colour": _hex(c.colour), "share": c.share, "ious": ious, "best": best}
+        for c, ious, best in zip(section.classes, *_class_table(comparison.models), strict=True)
+    ]
+    by_class = [*shown, *folded][: max(1, CLASS_ROWS // max(len(section.classes), 1))]
     return {
         "dataset": comparison.dataset,
         "comparison": comparison,
-        "level": f"{100 * (1 - comparison.alpha):g} %",
+        "level": f"{100 * (1 - comparison.alpha):g}\u00a0%",
+        "method": {"percentile": "percentile", "bca": "BCa"}[comparison.method],
         "findings": findings(comparison, [c.name for c in section.classes], shares),
         "cautions": cautions(comparison),
+        "noise": noise_words(comparison.models),
+        "power": f"{100 * POWER:g} %",
+        "visible": f"{100 * DIFFERENCE:g} mIoU point",
         "models": comparison.models,
         "colours": {name: look[0] for name, look in looks.items()},
         "scale": _Scale.around([s.low for s in scores] + [s.high for s in scores]),
         "pair_scale": _Scale.around([0.0, *(v for p in comparison.pairs for v in (p.test.ci_low, p.test.ci_high))]),
-        "pairs": _shown_pairs(comparison),
-        "classes": [
-            {"name": c.name, "colour": "#{:02x}{:02x}{:02x}".format(*c.colour), "share": c.share, "ious": ious, "best": best}
-            for c, ious, best in zip(section.classes, *_class_table(comparison.models), strict=True)
-        ],
-        "rows": [
-            {"why": row.why, "id": row.id, "cells": [_cell(caption, picture, side) for caption, picture in row.cells]}
-            for row in section.rows
-        ],
+        "pairs": (shown, folded),
+        "class_pairs": [(pair, _class_scale(pair), list(zip(classes, pair.classes, strict=True))) for pair in by_class],
+        "class_pairs_left": len(comparison.pairs) - len(by_class),
+        "classes": classes,
+        "agreements": section.agreements,
+        "agreement_colours": [_hex(c) for c in (ONLY_A_COLOUR, ONLY_B_COLOUR, BOTH_WRONG_COLOUR)],
+        "most_wrong": max((1 - agreement.both_right for agreement in section.agreements), default=0.0),
         "figures": [*_curve_figures(section, names), *_cost_figures(comparison, names)],
-        "costs": [(key, title) for key, title in COSTS if any(m.cost.get(key) is not None for m in comparison.models)],
+        "costs": _cost_columns(comparison.models),
         "failures": section.failures,
+        "evaluations": section.evaluations,
+        "attention": section.attention,
         "points": points,
         "p_words": p_words,
         "short": short,
+        "rounded_up": lambda images: f"{rounded_up(images):,}",
     }
+
+
+def _hex(colour: Sequence[int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 @dataclass(frozen=True)
@@ -169,27 +168,27 @@ def _shown_pairs(comparison: Comparison) -> tuple[list[Pair], list[Pair]]:
     return [p for p in pairs if p.a == best], [p for p in pairs if p.a != best]
 
 
-def _class_table(models: Sequence[Model]) -> tuple[list[list[float | None]], list[float | None]]:
-    """Per class the IoU of each model (None = undefined), and the highest of them."""
-    rows = [[None if np.isnan(v) else float(v) for v in column] for column in zip(*(m.per_class for m in models), strict=True)]
-    return rows, [max((v for v in row if v is not None), default=None) for row in rows]
+def _class_table(models: Sequence[Model]) -> tuple[list[list[Any]], list[float | None]]:
+    """Per class the IoU of each model as a `Score` (None = undefined), and the highest value of them."""
+    rows = [[None if np.isnan(s.value) else s for s in column] for column in zip(*(m.per_class for m in models), strict=True)]
+    return rows, [max((s.value for s in row if s is not None), default=None) for row in rows]
 
 
-def _side(pictures: int) -> int:
-    """The longer side of each picture so that all of them stay within PICTURE_BYTES, at half a byte per pixel."""
-    return int(np.clip(np.sqrt(2 * PICTURE_BYTES / max(pictures, 1)), 96, 360))
+def _class_scale(pair: Pair) -> "_Scale":
+    return _Scale.around([0.0, *(v for c in pair.classes if c is not None for v in (c.ci_low, c.ci_high))])
 
 
-def _cell(caption: str, picture: np.ndarray, side: int) -> dict[str, str]:
-    photograph = caption == "image"
-    factor = side / max(picture.shape[:2])
-    if factor < 1:
-        size = max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if photograph else cv2.INTER_NEAREST)
-    elif not photograph and factor >= 2:
-        # Browsers blur what they enlarge; labels must keep their edges.
-        picture = picture.repeat(int(factor), axis=0).repeat(int(factor), axis=1)
-    return {"caption": caption, "uri": data_uri(picture, jpeg=photograph)}
+def _cost_columns(models: Sequence[Model]) -> list[dict[str, Any]]:
+    """The costs that any model has: their columns, and for each model its value (None = unknown) and whether it is on the front."""
+    columns = []
+    for cost in COSTS:
+        values = [model.cost.get(cost.key) for model in models]
+        if all(value is None for value in values):
+            continue
+        spent = [None if v is None else -v if cost.more_is_better else v for v in values]
+        front = pareto_front(spent, [model.scores[HEADLINE].value for model in models])
+        columns.append({"cost": cost, "cells": dict(zip((m.name for m in models), zip(values, front, strict=True), strict=True))})
+    return columns
 
 
 def _curve_figures(section: Section, names: Sequence[str]) -> list[dict[str, str]]:
@@ -222,18 +221,19 @@ def _curve_figures(section: Section, names: Sequence[str]) -> list[dict[str, str
 
 def _cost_figures(comparison: Comparison, names: Sequence[str]) -> list[dict[str, str]]:
     figures = []
-    for key, title in COSTS[:2]:
-        known = [m for m in comparison.models if m.cost.get(key)]
-        if len(known) < 2:
+    for cost in COSTS:
+        known = [m for m in comparison.models if m.cost.get(cost.key)]
+        if len(known) < 2 or not cost.drawn:
             continue
         scores = [m.scores[HEADLINE] for m in known]
-        front = pareto_front([m.cost[key] for m in known], [s.value for s in scores])
+        front = pareto_front([m.cost[cost.key] for m in known], [s.value for s in scores])
         drawn = [
-            Point(model=m.name, x=m.cost[key], y=100 * s.value, low=100 * s.low, high=100 * s.high, front=f)
+            Point(model=m.name, x=m.cost[cost.key], y=100 * s.value, low=100 * s.low, high=100 * s.high, front=f)
             for m, s, f in zip(known, scores, front, strict=True)
         ]
-        svg = cost_against_score(drawn, models=names, xlabel=title, ylabel="test mIoU, points")
+        svg = cost_against_score(drawn, models=names, xlabel=cost.title, ylabel="test mIoU, points")
         ends = ", ".join(f"{p.model}: {short(p.x)} and {p.y:.1f} points" for p in drawn)
         note = "Large dots: no other model is both cheaper and better (Pareto front, dotted). Bars: intervals over images."
-        figures.append({"title": f"mIoU against {title}", "note": note, "alt": f"{title} and mIoU: {ends}", "uri": figure_uri(svg)})
+        title = f"mIoU against {cost.title}"
+        figures.append({"title": title, "note": note, "alt": f"{cost.title} and mIoU: {ends}", "uri": figure_uri(svg)})
     return figures

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segpipe.comparison import HEADLINE, Comparison, Model
+from segpipe.comparison import Comparison
+from segpipe.model_scores import HEADLINE, Model
 from segpipe.resampling import EXACT_UNITS, FEWEST_GROUPS
 from segpipe.verdicts import points
 
 RARE = 0.02
+MUCH_CHEAPER = 0.9
+"""A model that costs more than this share of the best one's cost is not called cheaper."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,25 @@ def cautions(comparison: Comparison) -> list[str]:
     return notes
 
 
+def noise_words(models: Sequence[Model]) -> list[str]:
+    """Which kind of chance is larger, for each model with several seeds; how to learn it, where there is none."""
+    known = [(model.name, model.scores[HEADLINE]) for model in models]
+    several = [(name, score, score.training_sd) for name, score in known if score.training_sd is not None]
+    if not several:
+        return [
+            "Every model was trained once, so training noise is unknown. Rows of `experiments` that differ only in `seed` would"
+            " show it."
+        ]
+    words = []
+    for name, score, sd in several:
+        numbers = f"sd {points(sd)} against {points(score.test_sd)} points"
+        if sd > score.test_sd:
+            words.append(f"{name}: another seed moves the score more than other test images would ({numbers}).")
+        else:
+            words.append(f"{name}: other test images would move the score more than another seed does ({numbers}).")
+    return words
+
+
 def _best(comparison: Comparison) -> Finding:
     best = comparison.models[0]
     score = best.scores[HEADLINE]
@@ -72,11 +94,12 @@ def _best(comparison: Comparison) -> Finding:
         stands += f"; it is better than {_and(beaten)}"
     else:
         claim = f"{best.name} scores highest, but there is no evidence that it is better than any other model."
-    return Finding(claim, f"{stands}. {against[0].verdict}")
+    stays = f"On resampled test images it stays first in {_chance(comparison.ranking.first_stays)} of the draws."
+    return Finding(claim, f"{stands}. {against[0].verdict} {stays}")
 
 
 def _hardest(models: Sequence[Model], class_names: Sequence[str], shares: np.ndarray) -> Finding | None:
-    table = np.array([model.per_class for model in models])
+    table = np.array([[score.value for score in model.per_class] for model in models])
     known = np.flatnonzero(~np.isnan(table).all(axis=0))
     if len(known) < 2:
         return None
@@ -100,6 +123,11 @@ def _cost(comparison: Comparison) -> Finding | None:
         worse = {pair.b for pair in comparison.pairs if pair.a == best.name and pair.better}
         equals = [name for name in costs if name not in worse and name != best.name]
         cheapest = min(costs, key=lambda name: costs[name])
+        if costs[cheapest] > MUCH_CHEAPER * costs[best.name] and cheapest != best.name:
+            return Finding(
+                f"No model is much cheaper than {best.name} in {words}.",
+                f"{cheapest}, the cheapest, takes {_amount(costs[cheapest], per)}, {best.name} {_amount(costs[best.name], per)}.",
+            )
         if cheapest == best.name:
             return Finding(f"{best.name} is also the cheapest in {words}.", f"It took {_amount(costs[best.name], per)}.")
         frugal = min(equals, key=lambda name: costs[name], default=best.name)
@@ -112,6 +140,11 @@ def _cost(comparison: Comparison) -> Finding | None:
             return Finding(claim, f"It is the cheapest model ({figures}) and scores {points(gap)} mIoU points less.")
         return Finding(claim, f"That is {figures}, and it is not shown to be worse ({points(gap)} mIoU points less).")
     return None
+
+
+def _chance(share: float) -> str:
+    """0.873 as "87 %"; never 100 % or 0 % unless it is so."""
+    return f"{100 * share:.0f} %" if share in (0, 1) or 0.005 <= share < 0.995 else (">\u00a099 %" if share > 0.5 else "<\u00a01 %")
 
 
 def _amount(value: float, unit: str) -> str:

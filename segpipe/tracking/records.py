@@ -18,9 +18,23 @@ REPORT_FILES = (
     ("evaluations/{}/scores.json", "evaluation"),
     ("evaluations/{}/confusions.npz", "evaluation"),
     ("evaluations/{}/confusion.png", "evaluation"),
+    ("evaluations/{}/calibration.json", "evaluation"),
+    ("reports/{}/evaluation/index.html", "evaluation"),
+    ("failures/{}/summary.json", "failures"),
     ("reports/{}/failures/index.html", "failures"),
 )
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+UNREAD = (
+    "class_accuracy",
+    "precision",
+    "recall",
+    "surface_images",
+    "surface_one_empty",
+    "hd95_directed_max",
+    "nsd_tau1px",
+    "nsd_tau5px",
+)
+"""Scores by class that stay in scores.json, so that MLflow's pages stay readable: near 1 for every rare class, or seldom read."""
 MAX_VALUE = 6000  # MLflow's longest parameter
 
 
@@ -69,6 +83,7 @@ def read_record(experiment: str, *, params: Mapping[str, Any], root: Path = Path
     config = json.loads((model / CONFIG).read_text())
     found = json.loads((root / "evaluations" / experiment / "scores.json").read_text())
     cost = json.loads((model / "cost.json").read_text())
+    failures = json.loads((root / "failures" / experiment / "summary.json").read_text())
     with (root / LEADERBOARD).open(newline="") as file:
         ranked = {row["experiment"]: row for row in csv.DictReader(file)}
     if experiment not in ranked:
@@ -83,7 +98,10 @@ def read_record(experiment: str, *, params: Mapping[str, Any], root: Path = Path
         config=config,
         params=flatten(params) | flatten({"precision": config["precision"]}),
         curves=_curves(model / "history.csv"),
-        scores=_scores(found, cost) | {key: value for key, value in intervals.items() if value is not None},
+        scores=_scores(found, cost)
+        | _variants(found)
+        | _failures(failures)
+        | {key: value for key, value in intervals.items() if value is not None},
         confusions=root / "evaluations" / experiment / "confusions.npz",
         artifacts=artifacts,
         contents=hashed.hexdigest(),
@@ -125,12 +143,34 @@ def metric_names(classes: Sequence[str]) -> dict[str, str]:
 def _scores(found: Mapping[str, Any], cost: Mapping[str, Any]) -> dict[str, float]:
     scores = {key: _number(value) for key, value in found.items()}
     scores |= {f"cost/{key}": _number(value) for key, value in cost.items()}
-    # (TP + TN) / all is near 1 for every rare class, and precision is seldom asked for: MLflow's pages stay readable without.
-    tables = [key for key, value in found.items() if isinstance(value, Mapping) and key not in ("class_accuracy", "precision")]
+    tables = [key for key, value in found.items() if isinstance(value, Mapping) and key not in UNREAD and _is_flat(value)]
     for table in tables:
         per_class = found[table]
         safe = metric_names(list(per_class))
         scores |= {f"{table}/{safe[name]}": _number(value) for name, value in per_class.items()}
+    return {key: value for key, value in scores.items() if value is not None}
+
+
+def _is_flat(table: Mapping[str, Any]) -> bool:
+    return not any(isinstance(value, Mapping | list) for value in table.values())
+
+
+def _variants(found: Mapping[str, Any]) -> dict[str, float]:
+    """What other inference modes gain and cost (`modes/<name>/gain`), and what corruptions take (`corruptions/<name>/drop`)."""
+    scores: dict[str, float | None] = {}
+    for kind, keys in (("modes", ("gain", "cost_ratio")), ("corruptions", ("miou", "drop"))):
+        for name, row in (found.get(kind) or {}).items():
+            scores |= {f"{kind}/{name}/{key}": _number(row.get(key)) for key in keys}
+    return {key: value for key, value in scores.items() if value is not None}
+
+
+def _failures(summary: Mapping[str, Any]) -> dict[str, float]:
+    """What each kind of failure costs (`fail/<mode>/miou_cost`), its share of the wrong pixels, and how many findings there are."""
+    scores: dict[str, float | None] = {}
+    for row in summary["modes"]:
+        scores[f"fail/{row['mode']}/miou_cost"] = _number(row["cost"])
+        scores[f"fail/{row['mode']}/share"] = _number(row["share"])
+    scores["fail/confirmed_biases"] = float(len(summary["bias"]["findings"]))
     return {key: value for key, value in scores.items() if value is not None}
 
 

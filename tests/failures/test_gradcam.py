@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from segpipe.failures.gradcam import Target, class_activation
 from segpipe.failures.grid import spread, stretched
@@ -157,3 +160,48 @@ def test_what_has_no_map_is_refused() -> None:
     for layer, words in (("flat", "returns"), ("twice", "more than once"), ("side", "depend")):
         with pytest.raises(ValueError, match=words):
             maps(Odd(), x, target, layer=layer)
+
+
+class Mixed(nn.Module):
+    """Strides, dilation, normalisation, transposed and grouped convolutions behind the layer, in double precision."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.pool = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm, self.down = nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2)
+        self.wide, self.up = nn.Conv2d(6, 6, 3, padding=2, dilation=2), nn.ConvTranspose2d(6, 4, 2, stride=2)
+        self.head = nn.Conv2d(8, 3, 1)
+        nn.init.uniform_(self.norm.running_var, 0.5, 2)
+        self.double().eval()
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.pool(x)
+        inner = F.relu(self.down(F.relu(self.norm(x))))
+        return {"out": self.head(torch.cat([x, F.relu(self.up(F.relu(self.wide(inner))))], dim=1))}
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10**6), st.floats(-3, 3), st.floats(-3, 3), st.permutations(range(3)))
+def test_the_laws_of_maps(seed: int, a: float, b: float, order: list[int]) -> None:
+    """Linear in a target's weights, additive over disjoint regions; batch mates, constants and names of classes play no part."""
+    generator = np.random.default_rng(seed)
+    model, x = Mixed(seed), torch.from_numpy(generator.normal(size=(2, 3, 12, 16)))
+    first = np.zeros((12, 16))
+    top, left = generator.integers(0, 9), generator.integers(0, 12)
+    first[top : top + 3, left : left + 4] = 1
+    second = (generator.random((12, 16)) < 0.1) * (1 - first)
+    weights = [first, second, a * first + b * second, first + second]
+    found = maps(model, x, *(Target(class_index=1, weights=w, image=1) for w in weights))
+    alone = maps(model, x[1:], *(Target(class_index=1, weights=w) for w in weights))
+    renamed = Mixed(seed)
+    with torch.no_grad():
+        renamed.head.weight.copy_(model.head.weight[order])
+        renamed.head.bias.copy_(model.head.bias[order] + 11)
+    other = maps(renamed, x, *(Target(class_index=order.index(1), weights=w, image=1) for w in weights))
+    for kind in ("gradcam", "hirescam"):
+        values = getattr(found, kind)
+        np.testing.assert_allclose(values[2], a * values[0] + b * values[1], atol=1e-9)
+        np.testing.assert_allclose(values[3], values[0] + values[1], atol=1e-9)
+        np.testing.assert_allclose(getattr(alone, kind), values, atol=1e-10)
+        np.testing.assert_allclose(getattr(other, kind), values, atol=1e-10)

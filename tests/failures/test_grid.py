@@ -19,6 +19,8 @@ def test_spreading_is_torchs_interpolation_and_gathering_its_transpose(cells: tu
     large = spread(values, rows=rows, columns=columns, size=size)
     theirs = F.interpolate(torch.tensor(values)[None], size=size, mode="bilinear", align_corners=False)[0]
     np.testing.assert_allclose(large, theirs.numpy(), atol=1e-12)
+    for axis in (rows, columns):
+        np.testing.assert_allclose(axis.centres() * axis.scale, np.arange(axis.cells) + 0.5, err_msg="cells lie evenly")
     assert (weights * large[0]).sum() == pytest.approx((gather(weights, rows=rows, columns=columns) * values[0]).sum())
 
 

@@ -62,8 +62,10 @@ def test_the_stage_writes_its_outs(workspace: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "argv", ["explain", "toy"])
     stage.main()
     said = capsys.readouterr().out.splitlines()
-    assert "5 explained on bottleneck, encoder4" in said[0] and len(said) == 3
-    assert sorted(p.name for p in (workspace / "failures/toy").iterdir()) == ["maps.npz", "regions.parquet", "summary.json"]
+    assert "5 explained on bottleneck, encoder4" in said[0] and len(said) == 4
+    assert "costs most" in "".join(said)
+    written = sorted(p.name for p in (workspace / "failures/toy").iterdir())
+    assert written == ["controls.parquet", "maps.npz", "regions.parquet", "segments.npz", "segments.parquet", "summary.json"]
     table = pd.read_parquet(workspace / "failures/toy/regions.parquet")
     assert table["chosen"].sum() == 5
     assert {"bottleneck/gradcam_true_inside", "decoder1/hirescam_cosine"} <= set(table.columns)

@@ -74,6 +74,8 @@ def test_each_stage_is_a_task_of_its_name(prefect_server: None, tiny_workspace: 
     left = artifacts()
     assert "unet-seed1" in left["leaderboard"]
     assert "http://127.0.0.1:1/unet/failures/index.html" in left["reports"]
+    assert "http://127.0.0.1:1/unet/evaluation/index.html" in left["reports"]
+    assert "## unet-seed1" in left["findings"] and "1. **" in left["findings"]
 
 
 def test_a_failing_stage_fails_the_flow_and_holds_back_what_waits_for_it(prefect_server: None, tmp_path: Path) -> None:

@@ -1,18 +1,29 @@
-"""What every file in segpipe/metrics must do, discovered from the folder."""
+"""What every metric of confusion counts in segpipe/metrics must do, discovered from the folder. Of masks: test_mask_contract.py."""
 
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from segpipe import components
+from segpipe import components, surfaces
 
 CLASSES = 5
+OF_COUNTS, OF_MASKS = surfaces.split({name: components.load("metrics", name) for name in components.names("metrics")})
 
 
-@pytest.fixture(params=components.names("metrics"))
+@pytest.fixture(params=OF_COUNTS)
 def metric(request: pytest.FixtureRequest) -> ModuleType:
-    return components.load("metrics", request.param)
+    return OF_COUNTS[request.param]
+
+
+@pytest.mark.parametrize("name", [*OF_COUNTS, *OF_MASKS])
+def test_a_file_is_of_one_kind_and_says_so(name: str) -> None:
+    module = {**OF_COUNTS, **OF_MASKS}[name]
+    kinds = {"compute": {"PER_CLASS": bool}, "measure": {"KEYS": tuple, "ONE_EMPTY": float, "DISTANCE": bool}}
+    (mine,) = [function for function in kinds if hasattr(module, function)]
+    for function, constants in kinds.items():
+        for constant, kind in constants.items():
+            assert isinstance(getattr(module, constant, None), kind) == (function == mine), f"{name}.{constant}"
 
 
 @pytest.fixture

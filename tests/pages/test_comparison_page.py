@@ -4,19 +4,22 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from segpipe.comparison import Comparison, Scored, compare
-from segpipe.metrics import iou, mean_dice, mean_iou, mean_pixel_accuracy, pixel_accuracy
-from segpipe.pages.comparison import choose_images
+from segpipe.failures import versus
+from segpipe.metrics import mean_iou
+from segpipe.pages.comparison import Class, Section, comparison_page
 from segpipe.pages.figures import Curve, Point, cost_against_score, curves, short
 from segpipe.pages.findings import cautions, findings
 from stages import compare as stage
+from tests.pages.small import graded, small_comparison
 from tests.pages.workspace import CLASSES, EXPERIMENTS, UNET, write_workspace
 
 
@@ -86,7 +89,7 @@ def test_same_input_same_bytes(report: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_page_is_self_contained_and_small(report: Path, page: Page) -> None:
     assert (report / "index.html").stat().st_size < 10 * 2**20
     sources = [a.get("src") or "" for a in page.all("img")]
-    assert len(sources) == 9 * (2 + 3) + 4 and all(source.startswith("data:image/") for source in sources)
+    assert len(sources) == 9 * (2 + 3) + 3 * 3 * 5 + 2 + 3 and all(source.startswith("data:image/") for source in sources)
     assert all(a.get("alt") for a in page.all("img"))
     assert not page.all("link")[1:] and [a["href"] for a in page.all("link")] == ["data:,"]
     assert not [a for a in page.all("script") if a.get("src")]
@@ -130,46 +133,73 @@ def test_a_changed_dataset_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         run_stage(tmp_path, monkeypatch)
 
 
-def small_comparison(per_model: dict[str, np.ndarray], *, groups: list[str] | None = None, **cost: Any) -> Comparison:
-    metrics = {
-        "miou": mean_iou.compute,
-        "mpa": mean_pixel_accuracy.compute,
-        "pa": pixel_accuracy.compute,
-        "dice": mean_dice.compute,
-    }
-    scored = [
-        Scored(
-            name=name,
-            architecture="unet",
-            loss="dice",
-            seed=0,
-            recipe=name,
-            dataset="d",
-            dataset_digest="d",
-            ids=[str(i) for i in range(len(counts))],
-            groups=groups or [""] * len(counts),
-            counts=counts,
-            cost={key: value[name] for key, value in cost.items()},
-        )
-        for name, counts in per_model.items()
+def test_the_page_shows_both_kinds_of_chance_and_who_is_right_where(report: Path, page: Page) -> None:
+    (comparison,) = json.loads((report / "comparison.json").read_text())
+    unet = next(m for m in comparison["models"] if m["name"] == "unet")["scores"]["miou"]
+    low, high = (f"{100 * v:.1f}" for v in unet["training_interval"])
+    assert f"{low} to {high}" in page.text and len(unet["bca"]) == 2
+    assert "other test images would move the score more" in page.text or "another seed moves the score more" in page.text
+    assert len(comparison["agreement"]) == 3
+    for one in comparison["agreement"]:
+        assert one["both_right"] + one["only_a"] + one["only_b"] + one["both_wrong"] == pytest.approx(1)
+        assert f"Where {one['b']} is right and {one['a']} is wrong" in page.text
+    assert "place 3" in page.text and f"tau of {comparison['ranking']['kendall_tau']:.2f}" in page.text
+    assert np.allclose(np.sum(comparison["ranking"]["probabilities"], axis=1), 1)
+    assert all(pair["classes"][4] is None for pair in comparison["pairs"]), "never seen"
+    assert "seconds per predicted image" in page.text
+
+
+def test_what_models_looked_at_is_read_and_can_be_rated_blindly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"unet": UNET, "segnet": EXPERIMENTS["segnet"], "fcn_8s": EXPERIMENTS["fcn_8s"]}
+    write_workspace(tmp_path, experiments=names, images=12)
+    rng = np.random.default_rng(0)
+    for name, shift in (("unet", 0.3), ("segnet", 0.0)):
+        rows = {"id": [f"scenes-{i:04d}" for i in range(12)], "segment": 1, "label": 1, "iou": 0.5, "cell": 8.0, "deletion": 0.1}
+        inside = rng.uniform(0.2, 0.3, 12) + shift
+        maps = {"hirescam_inside": inside, "gradcam_inside": inside, "hirescam_entropy": 0.5}
+        pd.DataFrame(rows | maps).to_parquet(tmp_path / "failures" / name / versus.SEGMENTS)
+        pictures = {f"{row}/{kind}": rng.integers(0, 256, 40).astype(np.uint8) for row in range(12) for kind in ("image", "map")}
+        np.savez(tmp_path / "failures" / name / versus.PICTURES, **pictures)
+    report = run_stage(tmp_path, monkeypatch)
+    (comparison,) = json.loads((report / "comparison.json").read_text())
+    (pair,) = comparison["attention"]["pairs"]
+    assert (pair["a"], pair["b"], pair["segments"]) == ("unet", "segnet", 12) and "unet's evidence lies inside" in pair["sentence"]
+    page = Page((report / "index.html").read_text())
+    assert pair["sentence"] in page.text and "rate.html" in {a["href"] for a in page.all("a")}
+    blind = (report / "rate.html").read_text()
+    assert len(comparison["attention"]["key"]) == 12 and "segnet" not in blind and "unet" not in blind
+
+
+def test_what_models_look_at_is_shown_where_it_is_known() -> None:
+    a, b = graded([90, 80, 70, 60, 95]), graded([70, 60, 50, 40, 60])
+    comparison = small_comparison({"a": a, "b": b})
+    measures = [
+        {"measure": "inside", "title": "evidence inside", "higher": True, "a": 0.6, "b": 0.5, "difference": 0.1, "low": 0.02}
+        | {"high": 0.2, "p": 0.01, "p_holm": 0.02, "win_rate": 0.7, "n": 40},
+        {
+            "measure": "deletion",
+            "a": None,
+            "b": None,
+            "difference": None,
+            "low": None,
+            "high": None,
+            "p": None,
+            "win_rate": None,
+            "n": 0,
+        },
     ]
-    return compare(scored, metrics=metrics, per_class=iou.compute, resamples=200, alpha=0.05, seed=0)
-
-
-def graded(right: list[int]) -> np.ndarray:
-    """Two-class images of 200 pixels with so many right in each class."""
-    return np.array([[[r, 100 - r], [100 - r, r]] for r in right], np.int64)
-
-
-def test_chosen_images() -> None:
-    a = graded([10, 90, 50, 99, 60, 70, 80, 95, 40, 85, 20, 97])
-    b = graded([12, 88, 90, 98, 62, 71, 79, 94, 41, 20, 21, 96])
-    chosen = choose_images(small_comparison({"a": a, "b": b}))
-    by_reason = {why: [i for i, w in chosen if w == why] for _, why in chosen}
-    assert by_reason == {"worst": [0, 10, 8], "best": [3, 11, 7], "most disagreed": [9, 2, 1]}
-    a[5] = 0
-    assert 5 not in [i for i, _ in choose_images(small_comparison({"a": a, "b": b}))]
-    assert {why for _, why in choose_images(small_comparison({"a": a}))} == {"worst", "best"}
+    attention = {
+        "pairs": [{"a": "a", "b": "b", "measures": measures, "sentence": "a looks at the object more than b."}],
+        "ratings": {"pairs": [{"sentence": "Nobody has rated them."}], "problems": ["ratings/x.jsonl:3: is not JSON"]},
+        "rate_page": "rate.html",
+    }
+    classes = [Class(name=name, colour=(9, 9, 9), share=0.5) for name in ("road", "pole")]
+    section = Section(comparison=comparison, classes=classes, rows=[], histories={}, failures={}, evaluations={"a": "../a/e.html"})
+    page = Page(comparison_page([replace(section, attention=attention)]))
+    for words in ("a looks at the object more than b.", "0.10 (0.02 to 0.20)", "Nobody has rated them.", "x.jsonl:3"):
+        assert words in page.text
+    assert {"rate.html", "../a/e.html"} <= {a["href"] for a in page.all("a")}
+    assert "What they look at" not in Page(comparison_page([section])).text
 
 
 def test_findings_name_the_cheaper_equal() -> None:

@@ -19,7 +19,13 @@ import requests
 from tests.imports import ROOT
 
 pytestmark = pytest.mark.slow
-PAGES = ["comparison/index.html", "unet/failures/index.html", "segnet/failures/index.html"]
+PAGES = [
+    "comparison/index.html",
+    "comparison/rate.html",
+    "unet/evaluation/index.html",
+    "unet/failures/index.html",
+    "segnet/failures/index.html",
+]
 
 
 def free_port() -> int:

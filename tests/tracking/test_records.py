@@ -43,6 +43,10 @@ def test_a_record_holds_what_the_files_say(tmp_path: Path) -> None:
     assert record.scores["iou/sky _ sea"] == 0.5 and record.scores["iou/a_b_ tree"] == 0.25
     assert "iou/sky _ sea_2" not in record.scores, "an undefined score is no number"
     assert record.scores["cost/parameters"] == 1234 and "cost/peak_memory_mb" not in record.scores
+    assert record.scores["fail/missed/miou_cost"] == 0.125 and record.scores["fail/confirmed_biases"] == 1
+    assert "fail/boundary/miou_cost" not in record.scores and record.scores["fail/boundary/share"] == 0.5
+    assert record.scores["modes/flip/gain"] == 0.01 and record.scores["corruptions/fog-3/drop"] == 0.2
+    assert "modes/flip/p" not in record.scores and "corruptions/fog-3/miou" not in record.scores
     assert record.protocol == "tta=none tile=auto"
 
 

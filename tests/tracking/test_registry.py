@@ -41,7 +41,7 @@ def test_a_run_holds_everything_and_a_second_call_adds_nothing(tmp_path: Path, u
         "evaluation/confusion.png",
         "evaluation/confusions.npz",
     }
-    assert {a.path for a in client.list_artifacts(run.info.run_id, "failures")} == {"failures/index.html"}
+    assert {a.path for a in client.list_artifacts(run.info.run_id, "failures")} == {"failures/index.html", "failures/summary.json"}
     dataset = run.inputs.dataset_inputs[0].dataset
     assert (dataset.name, dataset.digest) == ("scenes", "d1")
     assert run.data.tags["dvc.data/converted/scenes"] == "aa.dir" and run.data.tags["dvc.models/unet/model.safetensors"] == "bb"

@@ -60,11 +60,19 @@ def add_experiment(
     miou = float(mean_iou.compute(counts.sum(axis=0)))
     scores = {"miou": miou, "mpa": 0.5, "pa": quality, "mdice": 0.6, "tta": "none", "tile": "auto"}
     scores["iou"] = {CLASSES[0]: 0.5, CLASSES[1]: None, CLASSES[2]: 0.25}
+    scores["modes"] = {"flip": {"gain": 0.01, "cost_ratio": 2.0, "p": None}}
+    scores["corruptions"] = {"fog-3": {"drop": 0.2, "miou": None, "classes": {CLASSES[0]: {"drop": 0.1}}}}
     (evaluations / "scores.json").write_text(json.dumps(scores))
     (evaluations / "confusion.png").write_bytes(b"png")
-    page = root / "reports" / name / "failures" / "index.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"<title>{name}</title>")
+    (evaluations / "calibration.json").write_text("{}")
+    for kind in ("failures", "evaluation"):
+        page = root / "reports" / name / kind / "index.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(f"<title>{name}</title>")
+    failures = root / "failures" / name
+    failures.mkdir(parents=True, exist_ok=True)
+    modes = [{"mode": "missed", "cost": 0.125, "share": 0.5}, {"mode": "boundary", "cost": None, "share": 0.5}]
+    (failures / "summary.json").write_text(json.dumps({"modes": modes, "bias": {"findings": [{"sentence": "one"}]}}))
     add_to_comparison(root, name, miou=miou)
 
 
