@@ -71,13 +71,14 @@ def study(seed: int, biased: bool, settings: dict[str, Any], folder: Path) -> di
         shutil.rmtree(scratch, ignore_errors=True)
     result = {"seed": seed, "bias": biased, "settings": settings, "val_miou": miou, **boxes(attributes, truth)}
     kinds = document["counts"]
-    shown = {key: [entry["sentence"] for entry in document[key]] for key in kinds}
+    wanted = ("sentence", "key", "rate", "rate_else", "q", "intervention")
+    shown = {key: [{name: entry[name] for name in wanted} for entry in document[key]] for key in kinds}
     found = any(
         {entry["true_name"], entry["predicted_name"]} == {"crate", "chest"} and entry["key"].startswith(("around/", "image/"))
         for entry in document["findings"]
     )
     seconds = {"training": trained - start, "analysis": time.perf_counter() - trained}
-    return result | {"tested": document["tested"], "counts": kinds, "found": found, "sentences": shown, "seconds": seconds}
+    return result | {"tested": document["tested"], "counts": kinds, "found": found, "entries": shown, "seconds": seconds}
 
 
 def train(folder: Path, info: DatasetInfo, seed: int, settings: dict[str, Any]) -> tuple[torch.nn.Module, float]:

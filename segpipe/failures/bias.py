@@ -25,6 +25,8 @@ ALPHA = 0.05
 """The false discovery rate of associations, and after Holm's correction the level of interventions."""
 MIN_CHANGE = 0.5
 """Logits: a change of the margin below this (odds of 1.65) is no finding, however certain."""
+MIN_SHARE = 0.5
+"""Of the change that the placebo alone makes: below it the object suffers from being moved more than from its surroundings."""
 PASSES = 0.65
 """Forward passes for interventions, per image of the split; with the pictures to make for them they take the time of about 0.8."""
 LISTED = 20
@@ -90,9 +92,9 @@ def analyse(context: Context, regions: pd.DataFrame, attributes: Attributes) -> 
 
 
 def is_confirmed(effect: Effect, *, p: float) -> bool:
-    """Whether an effect, with its corrected p, makes a finding: certain, large enough, in the expected direction, and larger than
-    what the move alone does."""
-    return p <= ALPHA and effect.high < 0 and effect.change <= -max(MIN_CHANGE, abs(effect.placebo))
+    """Whether an effect, with its corrected p, makes a finding: certain, in the expected direction, and large enough, also against
+    what the placebo alone does."""
+    return p <= ALPHA and effect.high < 0 and effect.change <= -max(MIN_CHANGE, MIN_SHARE * abs(effect.placebo))
 
 
 def _is_lost(segments: pd.DataFrame, one: Association) -> bool:

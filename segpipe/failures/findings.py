@@ -10,7 +10,8 @@ MANY_SUSPECTS = 0.05
 
 def findings(document: dict[str, Any]) -> list[dict[str, str]]:
     """The first three of: confirmed biases, the costliest class pair, maps that failed their sanity check, the costliest mode,
-    that no region was large enough to be explained, suspected labels, and the largest group of regions; each {claim, text}.
+    that no region was large enough to be explained, suspected labels, the largest group of regions, and where the maps have their
+    evidence; each {claim, text}.
 
     `document` is the content of summary.json; keys of steps that did not run may be missing.
     """
@@ -19,7 +20,7 @@ def findings(document: dict[str, Any]) -> list[dict[str, str]]:
     if not document["wrong_pixels"]:
         text = f"all {_whole(document['pixels'])} pixels of {document['images']} test images are predicted right."
         return [{"claim": "There is nothing to explain:", "text": text}]
-    steps = (_biases, _pair, _failed_gate, _mode, _unexplained, _suspects, _group)
+    steps = (_biases, _pair, _failed_gate, _mode, _unexplained, _suspects, _group, _evidence)
     found = [pair for step in steps for pair in step(document)]
     return [{"claim": claim, "text": text} for claim, text in found[:MOST]]
 
@@ -81,6 +82,19 @@ def _group(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     groups = document.get("clusters", {})
     if groups.get("clusters"):
         yield f"Errors that go wrong alike: {groups['clusters'][0]['name']}.", groups["sentence"]
+
+
+def _evidence(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Where the predicted class has its evidence, unless the maps failed their check."""
+    layer = document["main_layer"]
+    near = document.get("measures", {}).get(layer, {}).get("hirescam", {}).get("predicted_near")
+    if not near or near["errors"]["median"] is None or list(_failed_gate(document)):
+        return
+    claim = f"Where the network errs, {_percent(near['errors']['median'])} of the predicted class's evidence lies on the error."
+    text = f"That is the median of HiResCAM on layer {layer}, within one of its cells of the region"
+    if near["controls"]["median"] is not None:
+        text += f"; on {near['controls']['n']} matched correct regions it is {_percent(near['controls']['median'])}"
+    yield claim, f"{text}. What a map shows is a hypothesis until a change of the image confirms it."
 
 
 def _cost(row: dict[str, Any]) -> str:

@@ -43,7 +43,7 @@ def compare_with_controls(
     rng = np.random.default_rng([seed, 2])
     drawn = rng.integers(0, len(units), (resamples, len(units))) + len(units) * np.arange(resamples)[:, None]
     draws = np.bincount(drawn.ravel(), minlength=resamples * len(units)).reshape(resamples, len(units))
-    partner = errors.index.get_indexer(controls["matched"])
+    partner = errors.index.get_indexer(pd.Index(controls["matched"]))
     assert (partner >= 0).all(), "every control is matched to an error of the table"
     result: dict[str, Any] = {}
     for layer in layers:

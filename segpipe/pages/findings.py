@@ -60,8 +60,7 @@ def noise_words(models: Sequence[Model]) -> list[str]:
     several = [(name, score, score.training_sd) for name, score in known if score.training_sd is not None]
     if not several:
         return [
-            "Every model was trained once, so training noise is unknown. Rows of `experiments` that differ only in `seed` would"
-            " show it."
+            "Every model was trained once, so training noise is unknown. Experiments that differ only in their seed would show it."
         ]
     words = []
     for name, score, sd in several:

@@ -10,6 +10,7 @@ from segpipe.failures import bias
 from segpipe.failures.associations import associate, least_cell, suspicions
 from segpipe.failures.attributes import collect
 from segpipe.failures.interventions import Effect
+from segpipe.shards import Sample, Split, SplitWriter, encode_image, encode_mask
 from tests.failures.toy_scenes import CHEST, CRATE, GROUND, Judge, context_of, write_split
 
 ENTRY = {
@@ -93,6 +94,15 @@ def test_few_objects_few_claims(tmp_path) -> None:
     assert [least_cell(n) for n in (20, 100, 150, 1000)] == [10, 20, 30, 30]
 
 
+def test_a_split_without_a_label_has_nothing_to_say(tmp_path) -> None:
+    with SplitWriter(tmp_path, "test") as writer:
+        for name in "ab":
+            picture, mask = encode_image(np.zeros((16, 16, 3), np.uint8)), encode_mask(np.full((16, 16), 255, np.uint8))
+            writer.write(Sample(id=name, image=picture, mask=mask, height=16, width=16, group="", source=""))
+    document = analyse(context_of(Split(tmp_path, "test"), Judge("object")))
+    assert document["tested"] == 0 and document["findings"] == document["associations"] == []
+
+
 def test_objects_lost_in_what_surrounds_them_are_no_bias(split) -> None:
     """Boxes missed on green ground: the swap could not tell camouflage from bias, so nothing is headlined."""
     honest = context_of(split, Judge("object"))
@@ -142,11 +152,12 @@ def test_what_adds_nothing_goes_with_the_leader(split) -> None:
         (-3.0, 3.5, 0.2, 0.01, False),
         (3.0, 1.0, 0.2, 0.01, False),
         (-0.4, 0.1, 0.0, 0.001, False),
-        (-3.0, 1.0, -4.0, 0.01, False),
+        (-3.0, 1.0, -4.0, 0.01, True),
+        (-3.0, 1.0, -7.0, 0.01, False),
     ],
 )
 def test_what_confirms(change: float, half: float, placebo: float, p: float, confirmed: bool) -> None:
-    """Certain, in the expected direction, not trivial, and more than the move alone does."""
+    """Certain, in the expected direction, not trivial, and not lost in what the move alone does."""
     effect = Effect(
         kind="swap", change=change, low=change - half, high=change + half, placebo=placebo, p=p, n=9, images=9, called=(1, 1, 0)
     )

@@ -219,7 +219,7 @@ def test_energy_shares_of_a_map_made_by_hand() -> None:
     target[:, 20:] = 2
     region = np.zeros((32, 40), bool)
     region[4:8, 4:8] = True
-    place = scene(region, segment=target == 0, target=target, window=(slice(0, 32), slice(0, 40)), cell=(4, 4))
+    place = scene(region, segment=target == 0, guess=target == 2, target=target, window=(slice(0, 32), slice(0, 40)), cell=(4, 4))
     assert place.areas()["inside"] == pytest.approx(16 / 1280)
     assert place.areas()["near"] == pytest.approx(144 / 1280)
     rows, columns = stretched(32, cells=8), stretched(40, cells=10)

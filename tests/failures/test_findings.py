@@ -19,6 +19,7 @@ def document(**steps: Any) -> dict[str, Any]:
         "regions": 6,
         "chosen": 5,
         "min_area": 32,
+        "main_layer": "deep",
         "images_with_errors": 3,
         "pairs": [{**row, "true_name": "pole", "predicted_name": "sky"}],
         "modes": [{**row, "mode": "boundary"}, {**row, "mode": "missed", "cost": 0.03, "cost_low": None, "cost_high": None}],
@@ -52,6 +53,19 @@ def test_what_comes_before_what() -> None:
     for unclear in ({"passed": True, "sentence": ""}, {"passed": False, "status": "unknown", "sentence": ""}):
         claims = [one["claim"] for one in findings(document(bias={"findings": []}, sanity=unclear))]
         assert not any("bias" in claim or "evidence" in claim for claim in claims)
+
+
+def test_where_the_evidence_lies_is_said_only_of_maps_that_did_not_fail() -> None:
+    near = {"errors": {"median": 0.25, "n": 5}, "controls": {"median": 0.5, "n": 4}}
+    plain = {"modifiers": [{"modifier": "suspect", "regions": 0, "share": 0.0}]}
+    steps = plain | {"measures": {"deep": {"hirescam": {"predicted_near": near}}}}
+    last = findings(document(**steps))[-1]
+    assert last["claim"] == "Where the network errs, 25.0 % of the predicted class's evidence lies on the error."
+    assert "on 4 matched correct regions it is 50.0 %" in last["text"]
+    failed = findings(document(**steps, sanity={"passed": False, "status": "failed", "sentence": "Noise."}))
+    assert not any("lies on the error" in one["claim"] for one in failed)
+    near["errors"]["median"] = None
+    assert len(findings(document(**steps))) == 2
 
 
 @pytest.mark.parametrize(

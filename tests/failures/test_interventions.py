@@ -1,5 +1,6 @@
 """Permutations against exact answers, the parts of an intervention one by one."""
 
+from dataclasses import replace
 from itertools import permutations, product
 
 import numpy as np
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 
 from segpipe.failures import donors
 from segpipe.failures.associations import associate
+from segpipe.failures.attribute_words import remedy, words
 from segpipe.failures.attributes import FEATURES, collect
 from segpipe.failures.interventions import FEWEST, intervene, sign_flip_p
 from segpipe.failures.permutation import permutation_test
-from tests.failures.toy_scenes import CHEST, CRATE, FLAG, GROUND, SIZE, Judge, context_of, write_split
+from tests.failures.toy_scenes import CHEST, CRATE, FLAG, NAMES, SIZE, Judge, context_of, write_split
 
 
 @given(st.lists(st.integers(-24, 24).map(lambda i: i / 8), min_size=1, max_size=8))
@@ -142,4 +144,32 @@ def test_a_class_that_misleads_by_its_presence_is_filled(split) -> None:
     attributes, absent = strongest(context, f"with/{FLAG}", CRATE, CHEST)
     assert absent.side == "low"
     assert intervene(context, attributes, [absent], passes=40) == [None], "an absence cannot be filled"
-    assert GROUND == 0
+
+
+def test_groups_are_attributes_in_words(split) -> None:
+    """Every other image is of the night, and there all boxes are called crates."""
+    context = context_of(split, Judge("object"))
+    attributes = collect(context)
+    table = attributes.segments.copy()
+    night = table["image"].to_numpy() % 2 == 1
+    table["group"] = np.where(night, "night", "day").astype(object)
+    table["confused"] = np.where(night & (table["class"] == CHEST), CRATE, -1)
+    table["wrong"] = (table["confused"] >= 0).astype(float)
+    found, _ = associate(table, ["group"], num_classes=4, seed=0)
+    (one,) = (one for one in found if one.predicted == CRATE)
+    assert (one.side, one.cut, one.rate, one.rate_else) == ("is", "night", 1, 0)
+    assert words("group", one.side, NAMES, "night") == ("group of the image", "in the group night")
+    grouped = replace(attributes, segments=table, names=("group",))
+    boxes = np.array([[0.1, 0.1, 0.5, 0.5]])
+    lent = donors.lenders(grouped, context.units, one, image=1, boxes=boxes, rng=np.random.default_rng(0))
+    assert lent is not None and lent[0] % 2 == 1 and lent[1] % 2 == 0
+
+
+def test_what_can_be_changed() -> None:
+    assert (
+        remedy("around/texture", "low", CRATE) == remedy("image/contrast", "high", CRATE) == remedy("group", "is", CRATE) == "swap"
+    )
+    assert remedy(f"with/{FLAG}", "high", CRATE) == remedy(f"beside/{FLAG}", "high", CRATE) == "fill"
+    assert remedy(f"with/{FLAG}", "low", CRATE) is None
+    assert remedy(f"beside/{CRATE}", "high", CRATE) is None, "a neighbour's evidence spills over, bias or not"
+    assert remedy("object/size", "low", CRATE) is remedy("image/classes", "low", CRATE) is None
