@@ -39,7 +39,7 @@ from segpipe.workers import end_with_parent
 
 SETTINGS: dict[str, Any] = {
     "size": [96, 128],
-    "seen": [48, 64],
+    "seen": [42, 56],
     "images": {"train": 240, "val": 24, "test": 100},
     "width": 8,
     "epochs": 12,
@@ -156,7 +156,7 @@ def limit() -> None:
 
 
 def run(seed: int, biased: bool, settings: dict[str, Any], folder: Path) -> Path:
-    path = folder / f"{'on' if biased else 'off'}-{seed:02d}.json"
+    path = folder / f"{'on' if biased else 'off'}-{seed:03d}.json"
     if not path.exists() or json.loads(path.read_text())["settings"] != settings:
         document = study(seed, biased, settings, folder)
         part = path.with_suffix(".part")
@@ -196,7 +196,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--first", type=int, default=100, help="the first seed; the settings were chosen on seeds 0 to 5")
     parser.add_argument("--jobs", type=int, default=2, help="processes, one thread each")
     parser.add_argument("--out", type=Path, default=Path(".cache/simulations/bias"))
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=JSON", help="settings to change")

@@ -37,17 +37,19 @@ class Contacts:
     cuts: np.ndarray
 
 
-def contacts(errors: np.ndarray, *, count: int, true: np.ndarray, predicted: np.ndarray) -> tuple[Contacts, Segments, Segments]:
+def contacts(
+    errors: np.ndarray, *, count: int, true: np.ndarray, predicted: np.ndarray, numbers: tuple[int, int]
+) -> tuple[Contacts, Segments, Segments]:
     """How the error regions of one image lie to its segments.
 
     Args:
         errors: labels int32 (H, W) of the `count` error regions, 0 where nothing is wrong.
-        true, predicted: labels int32 (H, W) of the 8-connected segments of each, 0 where the truth is ignored.
+        true, predicted: labels int32 (H, W) of the 8-connected segments of each, 0 where the truth is ignored; `numbers` of them.
 
     Returns:
         The contacts, and the true and the predicted segments.
     """
-    sizes, keys, lengths = _tally(errors, true, predicted, int(true.max(initial=0)) + 1, int(predicted.max(initial=0)) + 1)
+    sizes, keys, lengths = _tally(errors, true, predicted, numbers[0] + 1, numbers[1] + 1)
     truth = Segments(labels=true, area=sizes[0], right=sizes[1])
     guess = Segments(labels=predicted, area=sizes[2], right=sizes[3])
     links = _links(keys, lengths, truth.area, guess.area)

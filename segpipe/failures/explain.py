@@ -33,13 +33,15 @@ STEPS = ("errors", "controls", "maps", "sanity", "clusters", "bias", "segments",
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """`regions`: one row per error region, with measures where `chosen`; `controls`: one row per matched correct region;
-    `segments`: what this model makes of true segments that are the same for every model; `summary`: what goes into summary.json.
+    """`regions`: one row per error region, with measures where `chosen`; `controls`: one row per matched correct region, and
+    `matched` these regions by the row of their error; `segments`: what this model makes of true segments that are the same for all
+    models; `summary`: what goes into summary.json.
     """
 
     regions: pd.DataFrame
     chosen: list[Explained]
     controls: pd.DataFrame
+    matched: dict[int, Explained]
     segments: segments.Segments
     summary: dict[str, Any]
 
@@ -116,6 +118,7 @@ def explain(
         regions=table,
         chosen=answers.errors,
         controls=answers.controls,
+        matched=answers.matched,
         segments=common,
         summary=_summary(context, table, seen, min_area=min_area, steps=steps),
     )
@@ -165,7 +168,8 @@ def _summary(context: Context, table: pd.DataFrame, seen: Survey, *, min_area: i
 def write_explanation(folder: Path, explanation: Explanation) -> None:
     """Write regions.parquet, controls.parquet, maps.npz and summary.json (`summary.write`), and segments.parquet and segments.npz
     (`segments.write`) into `folder`."""
-    answers = {one.index: one.answer for one in explanation.chosen}
+    answers = {str(one.index): one.answer for one in sorted(explanation.chosen, key=lambda one: one.index)}
+    answers |= {f"control/{index}": one.answer for index, one in sorted(explanation.matched.items())}
     summary.write(
         folder,
         regions=explanation.regions,

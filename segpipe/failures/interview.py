@@ -19,7 +19,8 @@ from segpipe.failures.regions import error_regions
 
 @dataclass(frozen=True, kw_only=True)
 class Explained:
-    """One chosen region and all there is to draw it: its row in `Explanation.regions`, its image, and its maps."""
+    """One chosen region, or the correct one matched to it, and all there is to draw it: the row of the error in
+    `Explanation.regions`, its image, and its maps."""
 
     index: int
     image: np.ndarray
@@ -39,9 +40,10 @@ class Explained:
 class Answers:
     """`errors`: the explained regions in the order of the table asked about; `measured`: the columns of `evidence.columns_of`
     for each, by the same index; `controls`: one row per matched correct region (matched, id, unit, label, predicted, area, top,
-    left, and the same columns)."""
+    left, and the same columns); `matched`: these regions themselves, by the index of their error."""
 
     errors: list[Explained]
+    matched: dict[int, Explained]
     measured: pd.DataFrame
     controls: pd.DataFrame
 
@@ -51,6 +53,7 @@ def ask(context: Context, chosen: pd.DataFrame, controls: Sequence[Control]) -> 
     explained: dict[int, Explained] = {}
     rows: dict[int, dict[str, Any]] = {}
     others: dict[int, dict[str, Any]] = {}
+    matched: dict[int, Explained] = {}
     ids = dict.fromkeys([*chosen["id"].astype(str), *(control.id for control in controls)])
     for name in sorted(ids, key=context.positions.__getitem__):
         image, target, prediction = context.arrays(name)
@@ -63,17 +66,20 @@ def ask(context: Context, chosen: pd.DataFrame, controls: Sequence[Control]) -> 
             columns_of(answer, question.region, segments=segments, target=target, num_classes=len(context.class_names))
             for question, answer in zip(questions, answers, strict=True)
         ]
-        for index, question, answer, found in zip(mine.index, questions, answers, columns, strict=False):
-            rows[int(index)] = found
-            explained[int(index)] = Explained(
-                index=int(index), image=image, target=target, prediction=prediction, region=question.region, answer=answer
-            )
-        for number, found in zip(theirs, columns[len(mine) :], strict=True):
-            others[number] = found
+        indices = [*(int(index) for index in mine.index), *(controls[number].matched for number in theirs)]
+        regions = [
+            Explained(index=index, image=image, target=target, prediction=prediction, region=question.region, answer=answer)
+            for index, question, answer in zip(indices, questions, answers, strict=True)
+        ]
+        for region, found in zip(regions[: len(mine)], columns, strict=False):
+            rows[region.index], explained[region.index] = found, region
+        for number, region, found in zip(theirs, regions[len(mine) :], columns[len(mine) :], strict=True):
+            others[number], matched[region.index] = found, region
     order = [int(index) for index in chosen.index]
     measured = pd.DataFrame([rows[index] for index in order], index=chosen.index)
     return Answers(
         errors=[explained[index] for index in order],
+        matched=matched,
         measured=measured,
         controls=_table(context, controls, [others[number] for number in range(len(controls))], list(measured.columns)),
     )

@@ -15,9 +15,13 @@ def connected(code: np.ndarray) -> tuple[np.ndarray, int]:
     """
     assert code.ndim == 2, code.shape
     assert code.dtype.itemsize <= 2 or code.dtype == np.int32 or code.max(initial=0) < 2**31, "codes above 2^31"
-    labels = np.empty(code.shape, np.int32)
-    count = _connected(np.ascontiguousarray(code, dtype=np.int32), labels)
-    return labels, int(count)
+    labels = np.array(code, np.int32, order="C")
+    return labels, label(labels)
+
+
+def label(codes: np.ndarray) -> int:
+    """The same in place: codes int32 (H, W) become labels. Returns their number."""
+    return int(_label(codes))
 
 
 @njit(cache=True, nogil=True)
@@ -39,38 +43,41 @@ def join(parent: np.ndarray, i: int, j: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _connected(code: np.ndarray, labels: np.ndarray) -> int:
-    height, width = code.shape
+def _label(grid: np.ndarray) -> int:
+    height, width = grid.shape
     parent = np.empty(height * width + 1, np.int32)
     parent[0] = 0
     last = 0
+    # The codes of the row above and of this one, with a border of background: in the grid they have become labels.
+    above, here = np.zeros(width + 2, np.int32), np.zeros(width + 2, np.int32)
     for y in range(height):
         for x in range(width):
-            c = code[y, x]
+            c = grid[y, x]
+            here[x + 1] = c
             if c == 0:
-                labels[y, x] = 0
                 continue
             # Neighbours that touch each other are joined already: the one above touches the other three, and of those
             # only the upper right one is out of reach of the other two (Wu, Otoo and Suzuki 2009).
-            if y > 0 and code[y - 1, x] == c:
-                labels[y, x] = labels[y - 1, x]
+            if above[x + 1] == c:
+                grid[y, x] = grid[y - 1, x]
                 continue
-            label, other = 0, 0
-            if y > 0 and x + 1 < width and code[y - 1, x + 1] == c:
-                label = labels[y - 1, x + 1]
-            if x > 0 and code[y, x - 1] == c:
-                other = labels[y, x - 1]
-            elif y > 0 and x > 0 and code[y - 1, x - 1] == c:
-                other = labels[y - 1, x - 1]
-            if label == 0 and other == 0:
+            mine, other = 0, 0
+            if above[x + 2] == c:
+                mine = grid[y - 1, x + 1]
+            if here[x] == c:
+                other = grid[y, x - 1]
+            elif above[x] == c:
+                other = grid[y - 1, x - 1]
+            if mine == 0 and other == 0:
                 last += 1
                 parent[last] = last
-                label = last
-            elif label == 0:
-                label = other
-            elif other != 0 and other != label:
-                label = join(parent, label, other)
-            labels[y, x] = label
+                mine = last
+            elif mine == 0:
+                mine = other
+            elif other != 0 and other != mine:
+                mine = join(parent, mine, other)
+            grid[y, x] = mine
+        above, here = here, above
     count = 0
     for i in range(1, last + 1):
         # Parents are smaller than their children, so they are final by now: the array turns into the final numbering.
@@ -81,5 +88,5 @@ def _connected(code: np.ndarray, labels: np.ndarray) -> int:
             parent[i] = parent[parent[i]]
     for y in range(height):
         for x in range(width):
-            labels[y, x] = parent[labels[y, x]]
+            grid[y, x] = parent[grid[y, x]]
     return count

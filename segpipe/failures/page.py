@@ -10,7 +10,7 @@ from segpipe.failures.explain import Explained, Explanation
 from segpipe.failures.measures import READINGS
 from segpipe.failures.modes import MODIFIERS
 from segpipe.failures.page_words import TITLES, percent, points, region_words, signed, span, whole
-from segpipe.failures.pictures import SIDE, draw, ramp
+from segpipe.failures.pictures import SIDE, draw, draw_matched, ramp
 from segpipe.pages.render import render
 
 LISTED_FROM = 0.0005
@@ -141,5 +141,18 @@ def _card(
         "reading": row[f"{layer}/reading"],
         "words": region_words(row, control, names=names, layer=layer),
         "pictures": pictures,
+        "matched": _matched(explanation, one.index, control, (names[true], names[predicted]), side),
         "kinds": list(TITLES.items()),
     }
+
+
+def _matched(
+    explanation: Explanation, index: int, control: Mapping[Any, Any] | None, names: tuple[str, str], side: int
+) -> list[Any]:
+    """The pictures of the correct region matched to an error, by HiResCAM; none where there is no such region."""
+    if control is None:
+        return []
+    layer = explanation.summary["main_layer"]
+    statuses = (control[f"{layer}/hirescam_true_status"], control[f"{layer}/hirescam_predicted_status"])
+    region = explanation.matched[index]
+    return draw_matched(region, layer=layer, kind="hirescam", statuses=statuses, names=names, side=side)

@@ -90,25 +90,12 @@ def draw(
         shown = cv2.resize(mask[view], (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
         tinted = overlay(base, shown, palette, ignore_index=ignore_index)
         labels.append(_picture(_drawn(tinted, outline), f"{name}: {what}", f"{name} over the image; the region is {what}"))
-    maps: dict[str, list[Picture]] = {}
-    scales: dict[str, float] = {}
     size = _size(region.shape, side)
     grey, outline = _grey(_resized(image, size)), _outline(region, size)
     rows, columns = explained.answer.axes[layer]
-    for kind in KINDS:
-        pair = np.maximum(explained.answer.maps[layer][kind], 0)
-        scales[kind] = float(pair.max())
-        maps[kind] = []
-        for which, values, status in ((true, pair[0], statuses[kind][0]), (predicted, pair[1], statuses[kind][1])):
-            energy = spread(values, rows=rows, columns=columns, size=(region.shape[0], region.shape[1]))
-            shown = np.zeros(region.shape, np.float32)
-            shown[explained.answer.window] = energy[explained.answer.window]
-            share = cv2.resize(shown / (scales[kind] or 1.0), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-            alt = f"{'Grad-CAM' if kind == 'gradcam' else 'HiResCAM'} of {which}"
-            caption = f"for {which}"
-            if status != EVIDENCE:
-                caption, alt = f"{caption}: {status}", f"{alt}: {status}"
-            maps[kind].append(_picture(_drawn(_heated(grey, share), outline), caption, alt))
+    scales = {kind: scale_of(explained, layer=layer, kind=kind) for kind in KINDS}
+    names = (true, predicted)
+    maps = {kind: map_pair(explained, layer=layer, kind=kind, statuses=statuses[kind], names=names, side=side) for kind in KINDS}
     local = explained.answer.maps[layer]["hirescam"]
     # Maps are linear in the score, so this is the map of the difference of the two logits.
     margin = spread(local[1] - local[0], rows=rows, columns=columns, size=(region.shape[0], region.shape[1]))
@@ -121,6 +108,43 @@ def draw(
         f"HiResCAM of the difference of the two logits, red where it speaks for {predicted}, blue where for {true}",
     )
     return Pictures(labels=labels, margin=decides, maps=maps, scales=scales)
+
+
+def draw_matched(
+    explained: Explained, *, layer: str, kind: str, statuses: tuple[str, str], names: tuple[str, str], side: int = SIDE
+) -> list[Picture]:
+    """The correct region matched to an error: outlined in its image, and its pair of maps of one kind on one scale."""
+    size = _size(explained.region.shape, side)
+    picture = _drawn(_resized(explained.image, size), _outline(explained.region, size))
+    first = _picture(picture, f"a correct region of {names[0]}, outlined", f"Image with a correct region of {names[0]} outlined")
+    return [first, *map_pair(explained, layer=layer, kind=kind, statuses=statuses, names=names, side=side)]
+
+
+def scale_of(explained: Explained, *, layer: str, kind: str) -> float:
+    """The value at full colour of a region's pair of maps: the higher one's maximum, 0 where neither is positive."""
+    return max(0.0, float(explained.answer.maps[layer][kind].max()))
+
+
+def map_pair(
+    explained: Explained, *, layer: str, kind: str, statuses: tuple[str, str], names: tuple[str, str], side: int
+) -> list[Picture]:
+    """The maps of the true and of the predicted class over the whole image, on one scale."""
+    region = explained.region
+    size = _size(region.shape, side)
+    grey, outline = _grey(_resized(explained.image, size)), _outline(region, size)
+    rows, columns = explained.answer.axes[layer]
+    scale = scale_of(explained, layer=layer, kind=kind)
+    pictures = []
+    for which, values, status in zip(names, np.maximum(explained.answer.maps[layer][kind], 0), statuses, strict=True):
+        energy = spread(values, rows=rows, columns=columns, size=(region.shape[0], region.shape[1]))
+        shown = np.zeros(region.shape, np.float32)
+        shown[explained.answer.window] = energy[explained.answer.window]
+        share = cv2.resize(shown / (scale or 1.0), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+        caption, alt = f"for {which}", f"{'Grad-CAM' if kind == 'gradcam' else 'HiResCAM'} of {which}"
+        if status != EVIDENCE:
+            caption, alt = f"{caption}: {status}", f"{alt}: {status}"
+        pictures.append(_picture(_drawn(_heated(grey, share), outline), caption, alt))
+    return pictures
 
 
 def ramp() -> str:

@@ -115,7 +115,9 @@ def alike(original: np.ndarray, changed: np.ndarray) -> tuple[float, float]:
         a, b = a / np.abs(a).max(), b / np.abs(b).max()
         support = (np.abs(a) > SUPPORT) | (np.abs(b) > SUPPORT)
         correlations.append(abs(float(np.nan_to_num(rank_correlation(a[support], b[support])))))
-        structures.append(float(structure(a, b)[support].mean()))
+        # Zeros all around are alike in any two local maps: only the box that holds the values is looked at.
+        box = tuple(slice(at.min(), at.max() + 1) for at in np.nonzero(support))
+        structures.append(float(structure(a[box], b[box])[support[box]].mean()))
     return float(np.mean(correlations)), float(np.mean(structures))
 
 

@@ -9,7 +9,7 @@ from numba import njit
 
 from segpipe.failures.bridges import Segments, contacts
 from segpipe.failures.extent import extents
-from segpipe.failures.labelling import connected as connected
+from segpipe.failures.labelling import label
 
 COLUMNS = {
     "region": np.int32,  # 1, 2, ... inside its image, in scan order
@@ -66,11 +66,11 @@ def error_regions(
     codes = np.empty((3, *truth.shape), np.int32)
     bad = _codes(truth, guess, num_classes, ignore_index, codes)
     if bad >= 0:
-        name, label = "ground truth", int(truth.ravel()[bad])
-        if 0 <= label < num_classes:
-            name, label = "prediction", int(guess.ravel()[bad])
-        raise ValueError(f"the {name} holds label {label}, but there are {num_classes} classes")
-    labels, count = connected(codes[0])
+        name, value = "ground truth", int(truth.ravel()[bad])
+        if 0 <= value < num_classes:
+            name, value = "prediction", int(guess.ravel()[bad])
+        raise ValueError(f"the {name} holds label {value}, but there are {num_classes} classes")
+    labels, count = codes[0], label(codes[0])
     table: dict[str, np.ndarray] = {name: np.zeros(count, dtype) for name, dtype in COLUMNS.items()}
     if count == 0:
         return labels, table
@@ -86,7 +86,8 @@ def error_regions(
     table["touches_border"][:] = (boxes[:, 0] == 0) | (boxes[:, 1] == 0) | (boxes[:, 2] == height) | (boxes[:, 3] == width)
     table["thickness"][:] = np.ceil(2 * np.sqrt(depth) - 1)
     table["boundary_share"][:] = near / area
-    touching, true, predicted = contacts(labels, count=count, true=connected(codes[1])[0], predicted=connected(codes[2])[0])
+    numbers = (label(codes[1]), label(codes[2]))
+    touching, true, predicted = contacts(labels, count=count, true=codes[1], predicted=codes[2], numbers=numbers)
     for name in ("touches_true", "touches_predicted", "joins", "cuts"):
         table[name][:] = getattr(touching, name)
     segment = _around(true, first, table, "segment")

@@ -90,23 +90,24 @@ def _null_for_nan(value: Any) -> Any:
 
 
 def write(
-    folder: Path, *, regions: pd.DataFrame, controls: pd.DataFrame, answers: dict[int, Answer], document: dict[str, Any]
+    folder: Path, *, regions: pd.DataFrame, controls: pd.DataFrame, answers: Mapping[str, Answer], document: dict[str, Any]
 ) -> None:
     """Write the tables, the maps and the summary of an explanation into `folder`, which is created.
 
-    maps.npz holds for each explained region (its row in regions.parquet) `<row>/<layer>/<kind>`, float16 (2, h, w): the raw maps of
-    the true and of the predicted class divided by `<row>/<layer>/<kind>/scale`, their greatest absolute value. `rows`
-    lists the rows.
+    maps.npz holds for each of `answers`, which are named by a row of regions.parquet (`<row>` for the error region, `control/<row>`
+    for the correct one matched to it), `<name>/<layer>/<kind>`, float16 (2, h, w): the raw maps of the true and of the
+    predicted class divided by `<name>/<layer>/<kind>/scale`, their greatest absolute value. The map of the margin is the second
+    less the first. `names` lists the names.
     """
     folder.mkdir(parents=True, exist_ok=True)
     regions.to_parquet(folder / REGIONS, index=False)
     controls.to_parquet(folder / CONTROLS, index=False)
-    arrays: dict[str, np.ndarray] = {"rows": np.array(sorted(answers), np.int64)}
-    for index, answer in sorted(answers.items()):
+    arrays: dict[str, np.ndarray] = {"names": np.array(list(answers), np.str_)}
+    for name, answer in answers.items():
         for layer, kinds in answer.maps.items():
             for kind, maps in kinds.items():
                 scale = float(np.abs(maps).max()) or 1.0
-                arrays[f"{index}/{layer}/{kind}"] = (maps / scale).astype(np.float16)
-                arrays[f"{index}/{layer}/{kind}/scale"] = np.array(scale, np.float32)
+                arrays[f"{name}/{layer}/{kind}"] = (maps / scale).astype(np.float16)
+                arrays[f"{name}/{layer}/{kind}/scale"] = np.array(scale, np.float32)
     np.savez_compressed(folder / MAPS, **arrays)  # type: ignore[arg-type]
     (folder / SUMMARY).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")

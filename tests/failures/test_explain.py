@@ -88,7 +88,9 @@ def test_the_files_read_back(explanation: Explanation, tmp_path: Path) -> None:
     table = pd.read_parquet(tmp_path / "regions.parquet")
     assert len(table) == explanation.summary["regions"]
     arrays = np.load(tmp_path / "maps.npz", allow_pickle=False)
-    assert list(arrays["rows"]) == sorted(one.index for one in explanation.chosen)
+    rows = sorted(one.index for one in explanation.chosen)
+    assert list(arrays["names"]) == [*(str(row) for row in rows), *(f"control/{row}" for row in sorted(explanation.matched))]
+    assert set(explanation.matched) == set(explanation.controls["matched"]) <= set(rows)
     for one in explanation.chosen:
         for layer in ("pooled", "spread"):
             for kind in ("gradcam", "hirescam"):

@@ -9,7 +9,8 @@ from scipy import ndimage
 from segpipe import confusion
 from segpipe.failures import modes
 from segpipe.failures.extent import extents
-from segpipe.failures.regions import COLUMNS, boundary_radius, connected, error_regions
+from segpipe.failures.labelling import connected
+from segpipe.failures.regions import COLUMNS, boundary_radius, error_regions
 from tests.failures.networks import blobs
 
 EIGHT = np.ones((3, 3), int)

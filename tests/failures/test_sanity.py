@@ -159,16 +159,9 @@ def test_a_map_of_what_the_network_does_not_use_does_not_beat_its_like(trained: 
     for case in cases(30):
         question = case.question
         (answer,) = viewer(trained).ask(case.image, [question])
-        own = answer.maps["features"]["hirescam"][1]
-        found = delete(
-            viewer(trained),
-            case.image,
-            question.region,
-            {"noise": rng.normal(size=own.shape), "own": own},
-            answer.axes["features"],
-            index=question.predicted,
-            rng=rng,
-        )
+        own = answer.maps["features"]["hirescam"]
+        maps = {"noise": rng.normal(size=own.shape), "own": own}
+        found = delete(viewer(trained), case.image, question, maps, answer.axes["features"], rng=rng)
         for name, areas in found.items():
             assert 0 <= areas.ordered <= 1 and 0 <= areas.random <= 1
             gains[name].append(areas.random - areas.ordered)
@@ -180,7 +173,7 @@ def test_a_map_of_what_the_network_does_not_use_does_not_beat_its_like(trained: 
 def test_too_few_regions_are_no_verdict(trained: Small) -> None:
     found = check_maps(viewer(trained), cases(FEWEST - 1), seed=0)
     assert found["status"] == "unknown" and not found["passed"] and found["sentence"].startswith(UNKNOWN)
-    assert np.isnan(found["deletion"]["low"]) and found["deletion"]["n"] == FEWEST - 1
+    assert np.isnan(found["deletion"]["low"]) and found["deletion"]["n"] == 0
     # Many regions of one image are no more.
     one_image = [Case(image=case.image, question=case.question, unit=0) for case in cases(8)]
     assert check_maps(viewer(trained), one_image, seed=0)["status"] == "unknown"
@@ -254,20 +247,27 @@ def test_what_is_marked_goes_first() -> None:
         input_rule = RULE
 
         def forward(self, x: Tensor) -> dict[str, Tensor]:
-            return {"out": x[:, :1, 16:20, 16:20].mean(dim=(2, 3), keepdim=True)}
+            spot = x[:, :1, 16:20, 16:20].mean(dim=(2, 3), keepdim=True)
+            return {"out": torch.cat([-spot, spot], dim=1)}
 
     image = np.zeros((32, 32, 3), np.uint8)
     image[16:20, 16:20] = 255
-    saliency = np.zeros((8, 8))
-    saliency[4, 4] = 1
+    maps = np.zeros((2, 8, 8))
+    maps[1, 4, 4] = 1
     axis = stretched(32, cells=8)
     spot = Viewer(model=Spot().eval(), layers={}, grids={}, mean=(0, 0, 0), std=(1, 1, 1), size=None, device="cpu")
-    found = [
-        delete(spot, image, image[..., 0] > 0, {"": saliency}, (axis, axis), index=0, rng=np.random.default_rng(seed))[""]
-        for seed in range(12)
-    ]
-    assert all(one.ordered < 0.25 for one in found)
-    assert np.mean([one.random - one.ordered for one in found]) > 0.2
+    # Dark is what an image is filled with, and what class 0 looks for: class 1 is played, whichever of the two was predicted.
+    for true, predicted in ((0, 1), (1, 0)):
+        question = Question(region=image[..., 0] > 0, true=true, predicted=predicted)
+        found = [
+            delete(spot, image, question, {"": maps[[true, predicted]]}, (axis, axis), rng=np.random.default_rng(seed))[""]
+            for seed in range(12)
+        ]
+        assert all(one.ordered < 0.35 for one in found)
+        assert np.mean([one.random - one.ordered for one in found]) > 0.2
+    flat = np.full_like(image, 90)
+    question = Question(region=image[..., 0] > 0, true=0, predicted=1)
+    assert delete(spot, flat, question, {"": maps}, (axis, axis), rng=np.random.default_rng(0)) == {}, "nothing to take out"
 
 
 def test_the_verdict_names_the_kind_that_may_be_believed() -> None:
