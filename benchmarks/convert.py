@@ -80,7 +80,7 @@ def measured(command: list[str]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=1500)
+    parser.add_argument("--images", type=int, default=3000)
     parser.add_argument(
         "--kind", default="jpg", choices=("jpg", "png"), help="photographs are JPEG; PNGs of noise are ten times larger"
     )

@@ -131,8 +131,8 @@ def _judged(randomised: Sequence[Mapping[str, Any]], deletion: Mapping[str, Any]
         return "unknown", "there was nothing to randomise"
     if not known:
         return "unknown", (
-            f"it takes error regions on {FEWEST} images that do not depend on each other, in which one of the two classes loses when"
-            " the image is blanked, and there are fewer"
+            f"it takes error regions on {FEWEST} images that do not depend on each other, in which one of the two classes loses"
+            " when the image is blanked, and there are fewer"
         )
     return "passed", (
         f"with all weights randomised little of them is left ({left}), and taking out what they mark first lowers the class's logit"

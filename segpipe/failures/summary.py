@@ -96,8 +96,8 @@ def write(
 
     maps.npz holds for each of `answers`, which are named by a row of regions.parquet (`<row>` for the error region, `control/<row>`
     for the correct one matched to it), `<name>/<layer>/<kind>`, float16 (2, h, w): the raw maps of the true and of the
-    predicted class divided by `<name>/<layer>/<kind>/scale`, their greatest absolute value. The map of the margin is the second
-    less the first. `names` lists the names.
+    predicted class divided by `<name>/<layer>/<kind>/scale`, their greatest absolute value; and `<name>/<layer>/<kind>/margin`,
+    float16 (h, w), the second less the first, with a `scale` of its own. `names` lists the names.
     """
     folder.mkdir(parents=True, exist_ok=True)
     regions.to_parquet(folder / REGIONS, index=False)
@@ -106,8 +106,11 @@ def write(
     for name, answer in answers.items():
         for layer, kinds in answer.maps.items():
             for kind, maps in kinds.items():
-                scale = float(np.abs(maps).max()) or 1.0
-                arrays[f"{name}/{layer}/{kind}"] = (maps / scale).astype(np.float16)
-                arrays[f"{name}/{layer}/{kind}/scale"] = np.array(scale, np.float32)
+                arrays |= _stored(f"{name}/{layer}/{kind}", maps) | _stored(f"{name}/{layer}/{kind}/margin", maps[1] - maps[0])
     np.savez_compressed(folder / MAPS, **arrays)  # type: ignore[arg-type]
     (folder / SUMMARY).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def _stored(name: str, maps: np.ndarray) -> dict[str, np.ndarray]:
+    scale = float(np.abs(maps).max()) or 1.0
+    return {name: (maps / scale).astype(np.float16), f"{name}/scale": np.array(scale, np.float32)}

@@ -98,6 +98,9 @@ def test_the_files_read_back(explanation: Explanation, tmp_path: Path) -> None:
                 assert stored.dtype == np.float16
                 scale = arrays[f"{one.index}/{layer}/{kind}/scale"]
                 np.testing.assert_allclose(stored * scale, one.answer.maps[layer][kind], atol=1e-3 * float(scale))
+                margin, scale = (arrays[f"{one.index}/{layer}/{kind}/margin{end}"] for end in ("", "/scale"))
+                difference = one.answer.maps[layer][kind][1] - one.answer.maps[layer][kind][0]
+                np.testing.assert_allclose(margin * scale, difference, atol=1e-3 * float(scale))
     document = json.loads((tmp_path / "summary.json").read_text())
     assert document["layers"]["pooled"]["readings"]
 

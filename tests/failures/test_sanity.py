@@ -263,7 +263,7 @@ def test_what_is_marked_goes_first() -> None:
             delete(spot, image, question, {"": maps[[true, predicted]]}, (axis, axis), rng=np.random.default_rng(seed))[""]
             for seed in range(12)
         ]
-        assert all(one.ordered < 0.35 for one in found)
+        assert all(one.ordered < min(0.45, one.random) for one in found)
         assert np.mean([one.random - one.ordered for one in found]) > 0.2
     flat = np.full_like(image, 90)
     question = Question(region=image[..., 0] > 0, true=0, predicted=1)
