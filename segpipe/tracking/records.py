@@ -38,7 +38,7 @@ UNREAD = (
     "nsd_tau2px",
     "nsd_tau5px",
 )
-"""Scores by class that stay in scores.json, so that MLflow's pages stay readable: near 1 for every rare class, or told by a mean."""
+"""Scores by class that stay in scores.json, so that MLflow's pages stay readable: near 1 for rare classes, or told by a mean."""
 MAX_VALUE = 6000  # MLflow's longest parameter
 
 
