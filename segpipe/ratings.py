@@ -19,7 +19,7 @@ from scipy import stats
 
 from segpipe.intervals import spread
 from segpipe.resampling import mean_per_unit
-from segpipe.verdicts import p_words
+from segpipe.wording import p_words
 
 MOST_BYTES = 64 * 2**20
 CHOICES = {1: "A much better", 2: "A better", 3: "equal", 4: "B better", 5: "B much better"}

@@ -1,6 +1,7 @@
-"""Statistics in words that a reader can act on, and numbers written alike everywhere."""
+"""Statistics in words that a reader can act on."""
 
 from segpipe.resampling import PairResult
+from segpipe.wording import p_words, points
 
 
 def verdict(
@@ -38,19 +39,6 @@ def verdict(
     elif p_seeds is not None:
         text += f"; over seeds {p_words(p_seeds)}"
     return text + "."
-
-
-def points(value: float) -> str:
-    """A score or a difference of scores in 0..1 as points with one decimal; `-0.0` is written `0.0`."""
-    return f"{round(100 * value, 1) + 0.0:.1f}"
-
-
-def p_words(p: float) -> str:
-    """`p < .001`, `p = .003`, `p = .040`, `p = .21`, `p = 1`: as many digits as matter."""
-    if p < 0.001:
-        return "p < .001"
-    text = f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
-    return "p = 1" if float(text) == 1 else f"p = {text.lstrip('0')}"
 
 
 def _seeds(seeds: tuple[int, int], sds: tuple[float | None, float | None]) -> str:

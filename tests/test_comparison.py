@@ -11,7 +11,7 @@ from segpipe.comparison import Comparison, compare, document, leaderboard
 from segpipe.metrics import iou, mean_iou
 from segpipe.model_scores import Scored
 from segpipe.power import More, more_words
-from segpipe.verdicts import p_words, points
+from segpipe.wording import p_words, points
 from tests.imports import ROOT, closure, imported_modules
 from tests.test_resampling import METRICS, images
 

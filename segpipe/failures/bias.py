@@ -23,8 +23,8 @@ from segpipe.resampling import holm
 
 ALPHA = 0.05
 """The false discovery rate of associations, and after Holm's correction the level of interventions."""
-MIN_CHANGE = 0.5
-"""Logits: a change of the margin below this (odds of 1.65) is no finding, however certain."""
+MIN_CHANGE = 1.0
+"""Logits: a change of the margin below this (odds of 2.7) is no finding, however certain."""
 MIN_SHARE = 0.5
 """Of the change that the placebo alone makes: below it the object suffers from being moved more than from its surroundings."""
 PASSES = 0.65

@@ -67,8 +67,11 @@ def paste(image: np.ndarray, mask: np.ndarray, lender: np.ndarray) -> np.ndarray
 
 def fill(image: np.ndarray, hole: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3): `image` with the pixels of `hole` and its rim replaced by a blur of what surrounds them; those of `keep`
-    stay, and are not blurred into it."""
-    hole = cv2.dilate(hole.astype(np.uint8), _disc(_rim(hole.shape))).astype(bool) & ~keep
+    and of its rim stay, and are not blurred into it."""
+    rim = _disc(_rim(hole.shape))
+    # What touches the object may lie over it: to take that away would show more of the object, which is another matter.
+    keep = cv2.dilate(keep.astype(np.uint8), rim).astype(bool)
+    hole = cv2.dilate(hole.astype(np.uint8), rim).astype(bool) & ~keep
     known = (~(hole | keep)).astype(np.float32)
     result = np.full(image.shape, image[known > 0].mean(axis=0) if known.any() else image.mean(axis=(0, 1)), np.float32)
     side = max(_half_width(hole), 8)

@@ -3,7 +3,7 @@
 An object and its surroundings are told apart by moving it: unchanged, it is put into another image's surroundings without the
 suspected cause, and, as a placebo, into another image's surroundings with it. What both moves do alike (edges, strange
 neighbours, the regression of chosen errors to the mean) cancels in their difference. A class that is suspected by its mere
-presence is filled with a blur of what surrounds it; the placebo fills an equal patch elsewhere.
+presence is filled with a blur of what surrounds it, but for what touches the object; the placebo fills an equal patch elsewhere.
 
 Objects are drawn from all of the class's in the suspected cell, right or wrong: nothing is chosen by its outcome. Differences are
 averaged within units; the interval is Student's over units, p a sign-flip test's.

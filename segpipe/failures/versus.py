@@ -18,7 +18,7 @@ import pandas as pd
 
 from segpipe.intervals import spread
 from segpipe.resampling import EXACT_UNITS, holm, mean_per_unit
-from segpipe.verdicts import p_words
+from segpipe.wording import p_words
 
 SEGMENTS, PICTURES = "segments.parquet", "segments.npz"
 COLUMNS = {

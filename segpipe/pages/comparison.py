@@ -24,7 +24,7 @@ from segpipe.pages.findings import cautions, findings, noise_words
 from segpipe.pages.render import figure_uri, render
 from segpipe.power import DIFFERENCE, POWER, rounded_up
 from segpipe.resampling import pareto_front
-from segpipe.verdicts import p_words, points
+from segpipe.wording import p_words, points
 
 PAIRS_SHOWN = 12
 CLASS_ROWS = 1500

@@ -11,7 +11,7 @@ from segpipe.agreement import ONLY_B
 from segpipe.comparison import Comparison
 from segpipe.drawing import colour_mask, label_edges
 from segpipe.pages.render import data_uri
-from segpipe.verdicts import points
+from segpipe.wording import points
 
 ROWS_EACH = 3
 PAIRS_DRAWN = 3

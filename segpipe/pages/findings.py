@@ -8,7 +8,7 @@ import numpy as np
 from segpipe.comparison import Comparison
 from segpipe.model_scores import HEADLINE, Model
 from segpipe.resampling import EXACT_UNITS, FEWEST_GROUPS
-from segpipe.verdicts import points
+from segpipe.wording import points
 
 RARE = 0.02
 MUCH_CHEAPER = 0.9

@@ -151,7 +151,7 @@ def test_what_adds_nothing_goes_with_the_leader(split) -> None:
         (-3.0, 1.0, 0.2, 0.06, False),
         (-3.0, 3.5, 0.2, 0.01, False),
         (3.0, 1.0, 0.2, 0.01, False),
-        (-0.4, 0.1, 0.0, 0.001, False),
+        (-0.9, 0.1, 0.0, 0.001, False),
         (-3.0, 1.0, -4.0, 0.01, True),
         (-3.0, 1.0, -7.0, 0.01, False),
     ],

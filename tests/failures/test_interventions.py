@@ -90,6 +90,11 @@ def test_a_filled_class_looks_like_what_surrounds_it() -> None:
     np.testing.assert_array_equal(result[keep], 200)
     assert (result[8:12, 8:57] == 60).all(), "the kept object does not leak into the hole"
     np.testing.assert_array_equal(donors.fill(image, np.zeros(SIZE, bool), keep), image)
+    over = np.zeros(SIZE, bool)
+    over[24:26] = True  # a rod that lies over the kept object
+    image[over] = 0
+    result = donors.fill(image, over, keep & ~over)
+    assert (result[24:26, 20:30] == 0).all() and (result[24:26, 40:] == 60).all(), "what touches the object stays"
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def write_split(folder: Path, *, images: int = 40, seed: int = 0, clear: float =
             image = (np.array([90, 140, 40] if rng.random() < 0.5 else [150, 95, 40]) + rng.integers(-8, 9, 3)) + noise
             mask = np.zeros(SIZE, np.uint8)
             for slot in rng.permutation(6)[: int(rng.integers(2, 4))]:
-                y, x = 3 + 22 * (slot // 3) + int(rng.integers(0, 5)), 3 + 20 * (slot % 3) + int(rng.integers(0, 5))
+                y, x = 1 + 26 * (slot // 3) + int(rng.integers(0, 4)), 3 + 20 * (slot % 3) + int(rng.integers(0, 5))
                 kind = CRATE if rng.random() < 0.5 else CHEST
                 own = 153 + (30 if kind == CRATE else -30) + 60 * clear * rng.standard_normal()
                 image[y : y + 13, x : x + 13] = [int(np.clip(own, 0, 255)), 120, OBJECT_BLUE]
