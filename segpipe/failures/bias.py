@@ -75,12 +75,10 @@ def analyse(context: Context, regions: pd.DataFrame, attributes: Attributes) -> 
     corrected = dict(zip(done, holm([e.p for e in effects if e is not None]), strict=True)) if done else {}
     document: dict[str, Any] = {"findings": [], "dropped": [], "hypotheses": [], "associations": []}
     for i, ((led, original), effect) in enumerate(zip(suspected, effects, strict=True)):
-        if effect is None:
-            document["hypotheses"].append(_entry(context, regions, segments, led, None))
-            continue
-        confirmed = is_confirmed(effect, p=corrected[i])
-        entry = _entry(context, regions, segments, led, _outcome(context, led.lead, effect, corrected[i], confirmed))
-        document["findings" if confirmed else "dropped"].append(entry)
+        confirmed = effect is not None and is_confirmed(effect, p=corrected[i])
+        outcome = None if effect is None else _outcome(context, led.lead, effect, corrected[i], confirmed)
+        verdict = "hypotheses" if effect is None else "findings" if confirmed else "dropped"
+        document[verdict].append(_entry(context, regions, segments, led, outcome))
         if not confirmed and led is not original:
             others.append(original)
     others.sort(key=lambda s: -(s.lead.rate - s.lead.rate_else) * s.lead.regions)
