@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from segpipe import inference
-from segpipe.architectures.blocks.cam_grid import CamGrid
 from segpipe.failures.context import Context
-from segpipe.failures.grid import Axis, gather
-from segpipe.failures.look import Box, Viewer
+from segpipe.failures.grid import gather
+from segpipe.failures.look import Box, Viewer, axes_of
 
 COMPONENTS = 32
 """Principal components kept of the network's features."""
@@ -126,12 +125,12 @@ def pooled(viewer: Viewer, image: np.ndarray, regions: Sequence[np.ndarray], *, 
     height, width = seen.shape[:2]
     boxes: dict[Box, list[int]] = {}
     for number, region in enumerate(regions):
-        boxes.setdefault(viewer._box(region, (height, width)), []).append(number)
+        boxes.setdefault(viewer.box(region, (height, width)), []).append(number)
     found: dict[int, np.ndarray] = {}
     for box, numbers in boxes.items():
         part = np.ascontiguousarray(seen[box[0] : box[2], box[1] : box[3]])
         activation, given = _activation(viewer, part, viewer.layers[name])
-        axes = _axes(activation.shape[1:], given, box, grid=viewer.grids[name], image=image.shape[:2], seen=(height, width))
+        axes = axes_of(activation.shape[1:], given, box, grid=viewer.grids[name], image=image.shape[:2], seen=(height, width))
         for number in numbers:
             weights = gather(regions[number].astype(np.float64), rows=axes[0], columns=axes[1])
             found[number] = (activation * (weights / weights.sum())).sum(axis=(1, 2)).astype(np.float32)
@@ -159,17 +158,3 @@ def _activation(viewer: Viewer, part: np.ndarray, layer: nn.Module) -> tuple[np.
         for handle in handles:
             handle.remove()
     return kept[0], given[0]
-
-
-def _axes(
-    cells: tuple[int, ...], given: tuple[int, int], box: Box, *, grid: CamGrid, image: tuple[int, int], seen: tuple[int, int]
-) -> tuple[Axis, Axis]:
-    """Where the layer's cells lie in the image."""
-    pair = []
-    for i in (0, 1):
-        # inference mirrors evenly on both sides, the odd pixel at the end
-        before = (given[i] - (box[2 + i] - box[i])) // 2
-        pair.append(
-            Axis(cells=cells[i], scale=seen[i] / image[i] / grid.stride, shift=(before - box[i] - grid.start) / grid.stride)
-        )
-    return pair[0], pair[1]

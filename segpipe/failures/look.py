@@ -70,13 +70,21 @@ class Viewer:
         seen = image if self.size is None else inference.resize_image(image, self.size)
         boxes: dict[Box, list[int]] = {}
         for number, question in enumerate(questions):
-            boxes.setdefault(self._box(question.region, seen.shape[:2]), []).append(number)
+            boxes.setdefault(self.box(question.region, seen.shape[:2]), []).append(number)
         answers: dict[int, Answer] = {}
         for box, numbers in boxes.items():
             found = self._activation(seen, box, [questions[number] for number in numbers])
-            axes = self._axes(found, box, image=image.shape[:2], seen=seen.shape[:2])
-            for i, number in enumerate(numbers):
-                pair = slice(2 * i, 2 * i + 2)
+            axes = {
+                name: axes_of(
+                    maps.gradcam.shape[1:], found.given, box, grid=self.grids[name], image=image.shape[:2], seen=seen.shape[:2]
+                )
+                for name, maps in found.layers.items()
+            }
+            last = -1
+            for number in numbers:
+                first = last + 1
+                last = first + (questions[number].true != questions[number].predicted)
+                pair = [first, last]
                 maps = {
                     name: {kind: getattr(layer, kind)[pair].astype(np.float32) for kind in KINDS}
                     for name, layer in found.layers.items()
@@ -86,7 +94,7 @@ class Viewer:
                 answers[number] = Answer(logits=(true, predicted), maps=maps, axes=axes, window=window)
         return [answers[number] for number in range(len(questions))]
 
-    def _box(self, region: np.ndarray, seen: tuple[int, int]) -> Box:
+    def box(self, region: np.ndarray, seen: tuple[int, int]) -> Box:
         """The part of the resized image that the network is shown for `region`: all of it, or a window around its middle."""
         rule = self._rule()
         if rule.fixed is not None:
@@ -103,22 +111,10 @@ class Viewer:
         for question in questions:
             weights = at_size(question.region, seen.shape[:2])[part]
             weights = weights / weights.sum()
-            targets += [Target(class_index=c, weights=weights) for c in (question.true, question.predicted)]
+            # Where both classes are the same one, its map is asked for once.
+            targets += [Target(class_index=c, weights=weights) for c in dict.fromkeys((question.true, question.predicted))]
         x = inference.normalise(seen[part], mean=self.mean, std=self.std, device=self.device)
         return class_activation(self.model, x, layers=self.layers, targets=targets, forward=_logits)
-
-    def _axes(self, found: Activation, box: Box, *, image: tuple[int, int], seen: tuple[int, int]) -> dict[str, tuple[Axis, Axis]]:
-        axes = {}
-        for name, maps in found.layers.items():
-            pair = []
-            for i in (0, 1):
-                cells, given = maps.gradcam.shape[1 + i], found.given[i]
-                stride, start = self.grids[name]
-                # inference mirrors evenly on both sides, the odd pixel at the end
-                before = (given - (box[2 + i] - box[i])) // 2
-                pair.append(Axis(cells=cells, scale=seen[i] / image[i] / stride, shift=(before - box[i] - start) / stride))
-            axes[name] = (pair[0], pair[1])
-        return axes
 
     def _rule(self) -> InputRule:
         rule = self.model.input_rule
@@ -137,6 +133,27 @@ def window_around(region: np.ndarray, *, seen: tuple[int, int], limit: tuple[int
         start = min(max(int(at * full / side) - length // 2, 0), full - length)
         spans.append((start, start + length))
     return spans[0][0], spans[1][0], spans[0][1], spans[1][1]
+
+
+def axes_of(
+    cells: tuple[int, ...], given: tuple[int, int], box: Box, *, grid: CamGrid, image: tuple[int, int], seen: tuple[int, int]
+) -> tuple[Axis, Axis]:
+    """The rows and columns of a layer's cells in the image.
+
+    Args:
+        cells: their number down and across.
+        given: the (height, width) that the network was given for `box`, a part of the resized image.
+        grid: where the cells lie in what it was given.
+        image, seen: the (height, width) of the image, and of the image resized.
+    """
+    pair = []
+    for i in (0, 1):
+        # inference mirrors evenly on both sides, the odd pixel at the end
+        before = (given[i] - (box[2 + i] - box[i])) // 2
+        pair.append(
+            Axis(cells=cells[i], scale=seen[i] / image[i] / grid.stride, shift=(before - box[i] - grid.start) / grid.stride)
+        )
+    return pair[0], pair[1]
 
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:
