@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +18,9 @@ from segpipe.pages.comparison import Class, Section, comparison_page
 from segpipe.pages.figures import Curve, Point, cost_against_score, curves, short
 from segpipe.pages.findings import cautions, findings
 from stages import compare as stage
+from tests.pages.parsed import Page
 from tests.pages.small import graded, small_comparison
 from tests.pages.workspace import CLASSES, EXPERIMENTS, UNET, write_workspace
-
-
-class Page(HTMLParser):
-    """The tags and the visible text of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).replace("\u00a0", " ").split())
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def run_stage(folder: Path, patch: pytest.MonkeyPatch) -> Path:

@@ -2,7 +2,6 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from segpipe.pages.evaluation_figures import corruption_curves, image_scores, re
 from segpipe.pages.evaluation_findings import findings
 from segpipe.pages.evaluation_pictures import choose_images, show_images
 from segpipe.shards import ClassInfo
+from tests.pages.parsed import Page
 
 CLASSES = (
     ClassInfo(name="background", colour=(132, 178, 92)),
@@ -28,29 +28,6 @@ NAMES = [c.name for c in CLASSES]
 PALETTE = np.array([c.colour for c in CLASSES], np.uint8)
 IMAGES, SIZE = 30, (60, 80)
 Maps = list[tuple[np.ndarray, np.ndarray]]
-
-
-class Page(HTMLParser):
-    """The tags and the visible text of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).replace("\u00a0", " ").split())
-
-    def ids(self) -> list[str]:
-        return [str(attributes["id"]) for _, attributes in self.tags if "id" in attributes]
 
 
 def drawn() -> Maps:
